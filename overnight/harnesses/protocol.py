@@ -1,0 +1,76 @@
+"""What a harness module must provide. A module that has these names is a harness; no class is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from overnight.events import AgentEvent
+from overnight.failures import Failure
+from overnight.lockfile import ErrorRule, Header
+from overnight.transcript import Transcript
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What an argv is made from. `flags` come from the lock, harness's first, then the provider's.
+
+    `max_usd` and `max_turns` are None for no cap. `executable` is the absolute
+    path of the command on the host, or its bare name while that is not known.
+    """
+
+    executable: str
+    instruction: str
+    model: str
+    flags: tuple[str, ...] = ()
+    max_usd: float | None = None
+    max_turns: int | None = None
+
+
+class Reader(Protocol):
+    """Turns one run's output into agent events. Keeps the unfinished last line between calls."""
+
+    def feed(self, stream: Literal["out", "err"], data: bytes) -> list[AgentEvent]:
+        """Events of every line completed by `data`. A line that cannot be read is an OTHER event, never an error."""
+        ...
+
+
+class Harness(Protocol):
+    """An agent's command line."""
+
+    NAME: str
+    COMMAND: str
+    """The executable looked for on the host's path."""
+    HEADER_OF: Mapping[str, Header]
+    """Which wire header each credential variable produces."""
+    PROVES_REQUEST_BY: Literal["init", "output"]
+    """`init`: the first event comes before the first request, so its absence is a start-up fault."""
+
+    def argv(self, launch: Launch) -> tuple[str, ...]:
+        """The command line of a run. The instruction is one argument that cannot be taken for a flag."""
+        ...
+
+    def probe_argv(self, launch: Launch) -> tuple[str, ...]:
+        """The command line of a probe: same program, same flags, one short answer, no tools."""
+        ...
+
+    def version_argv(self, executable: str) -> tuple[str, ...]: ...
+
+    def read_version(self, output: str) -> str | None:
+        """The version in the output of `version_argv`, or None when there is none."""
+        ...
+
+    def home_files(self, launch: Launch) -> dict[str, str]:
+        """Files the harness needs under HOME, by relative path. Never a secret."""
+        ...
+
+    def reader(self) -> Reader: ...
+
+    def diagnose(self, transcript: Transcript, rules: Sequence[ErrorRule], names: Mapping[str, str]) -> Failure | None:
+        """What the harness's own words prove went wrong, from a finished or running transcript.
+
+        `names` (provider, harness, host, model) fill the remedy. None means the
+        harness reported no fault, which is not a promise of success: commits decide.
+        """
+        ...
