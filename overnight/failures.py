@@ -149,11 +149,15 @@ RULES: dict[FailureKind, Rule] = {
     _K.NO_CHANGE: Rule(_F.STALL, _R.FRESH, False, "the agent speaks and changes nothing",
         "sharpen the instruction, or raise no_change_s"),
     _K.TIME_LIMIT: Rule(_F.WORK, _R.NEVER, False, "the run used up total_s",
-        "split the task, or raise total_s"), _K.LOG_LIMIT: Rule( _F.HARNESS, _R.NEVER, False, "the run wrote more than max_log_bytes", "read the head of the log for what repeats, or raise max_log_bytes"),
+        "split the task, or raise total_s"),
+    _K.LOG_LIMIT: Rule(_F.HARNESS, _R.NEVER, False, "the run wrote more than max_log_bytes",
+        "read the head of the log for what repeats, or raise max_log_bytes"),
     _K.TURN_LIMIT: Rule(_F.WORK, _R.NEVER, False, "the agent reached its turn limit",
         "split the task, or raise the turn limit"),
     _K.BUDGET_LIMIT: Rule(_F.WORK, _R.NEVER, False, "the run reached max_usd",
-        "split the task, or raise max_usd"), _K.CONTEXT_OVERFLOW: Rule( _F.WORK, _R.NEVER, False, "the conversation outgrew the model's window", "split the task, or use a model with a larger window"),
+        "split the task, or raise max_usd"),
+    _K.CONTEXT_OVERFLOW: Rule(_F.WORK, _R.NEVER, False, "the conversation outgrew the model's window",
+        "split the task, or use a model with a larger window"),
     _K.PERMISSION_DENIED: Rule(_F.SETUP, _R.NEVER, False, "the agent was not allowed to do the work",
         "allow the tools the evidence names in the lock entry for {harness}"),
     _K.NO_COMMIT: Rule(_F.WORK, _R.FRESH, False, "the agent ended well and committed nothing",
@@ -166,6 +170,10 @@ RULES: dict[FailureKind, Rule] = {
         "they still lie where the evidence says; fetch them from there"),
     _K.LOST: Rule(_F.HOST, _R.FRESH, False, "the run's record ends without an ending",
         "check {host} for a reboot, the out-of-memory killer or a cleaned home"),
+    _K.CANCELLED: Rule(_F.OURS, _R.NEVER, False, "somebody stopped the run",
+        "run it again with --only"),
+    _K.UNKNOWN: Rule(_F.UNKNOWN, _R.NEVER, False, "no positive sign of a cause was found",
+        "read head and tail of the output in the evidence, and report the case"),
 }
 # fmt: on
 
