@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from overnight.events import AgentEvent
 from overnight.failures import Failure
 from overnight.lockfile import ErrorRule, Header
+from overnight.plan import Launch
 from overnight.transcript import Transcript
 
-
-@dataclass(frozen=True)
-class Launch:
-    """What an argv is made from. `flags` come from the lock, harness's first, then the provider's.
-
-    `max_usd` and `max_turns` are None for no cap. `executable` is the absolute
-    path of the command on the host, or its bare name while that is not known.
-    """
-
-    executable: str
-    instruction: str
-    model: str
-    flags: tuple[str, ...] = ()
-    max_usd: float | None = None
-    max_turns: int | None = None
+__all__ = ["Harness", "Launch", "Reader"]
 
 
 class Reader(Protocol):

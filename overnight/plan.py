@@ -1,0 +1,307 @@
+"""What will be done: pure, complete, and printable before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from overnight.env import Absent, Binding, EnvPatch, Secret, Value
+from overnight.failures import BadInput
+from overnight.lockfile import HarnessEntry, Header, ProviderLock, Timing, Wiring, suggest
+from overnight.route import Route
+from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
+
+COMMIT_REQUEST = "\n\nBefore you finish, commit your work with git on the branch that is checked out."
+USUAL_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What an argv is made from. `flags` come from the lock, harness's first, then the provider's.
+
+    `max_usd` and `max_turns` are None for no cap. `executable` is the absolute
+    path of the command on the host, or its bare name while that is not known.
+    The working directory is a sibling of HOME, so a file of `home_files` is
+    `../home/NAME`.
+    """
+
+    executable: str
+    instruction: str
+    model: str
+    flags: tuple[str, ...] = ()
+    max_usd: float | None = None
+    max_turns: int | None = None
+
+
+class Launcher(Protocol):
+    """The part of a harness that a plan needs."""
+
+    NAME: str
+    COMMAND: str
+    HEADER_OF: Mapping[str, Header]
+
+    def argv(self, launch: Launch) -> tuple[str, ...]: ...
+
+    def probe_argv(self, launch: Launch) -> tuple[str, ...]: ...
+
+    def home_files(self, launch: Launch) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One attempt, decided. Everything but the executable's place and the base commit of a URL is known here.
+
+    `env` is the whole environment; its values may hold `{home}`, `{tmp}` and
+    `{run}`, which the host replaces by the run's folders. `longest_wait_s` is
+    the longest silence the harness may keep while it waits for the provider,
+    None when it cannot be told how long to wait.
+    """
+
+    run_id: str
+    batch_id: str
+    task_id: str
+    attempt: int
+    route: Route
+    command: str
+    argv: tuple[str, ...]
+    env: EnvPatch
+    home_files: tuple[tuple[str, str], ...]
+    repo: str
+    base: str
+    base_sha: str | None
+    branch: str
+    limits: Limits
+    header: Header
+    key_variable: str
+    base_url: str
+    longest_wait_s: float | None
+    verify: str | None = None
+
+    def located(self, executable: str) -> RunPlan:
+        """The same plan with the command at its place on the host."""
+        return replace(self, argv=(executable, *self.argv[1:]))
+
+    def based(self, sha: str) -> RunPlan:
+        return replace(self, base_sha=sha)
+
+    def shown(self) -> dict[str, Any]:
+        """The whole plan as JSON data; a key appears as `<provider:NAME>`, an absent variable as its reason."""
+        return {
+            "schema": 1,
+            "run_id": self.run_id,
+            "task_id": self.task_id,
+            "attempt": self.attempt,
+            "route": self.route.model_dump(),
+            "argv": list(self.argv),
+            "env": {name: str(binding) for name, binding in self.env},
+            "home_files": dict(self.home_files),
+            "workspace": {"repo": self.repo, "base": self.base, "base_sha": self.base_sha, "branch": self.branch},
+            "limits": self.limits.model_dump(),
+            "wire": {"url": self.base_url, "key_in": self.key_variable, "sent_as": self.header.wire},
+            "longest_wait_s": self.longest_wait_s,
+            "verify": self.verify,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Decides whether a run id that exists on a host is this plan."""
+        return hashlib.sha256(json.dumps(self.shown(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Turns tasks into plans with one lock, one set of harnesses and one batch."""
+
+    lock: ProviderLock
+    lock_path: str
+    harnesses: Mapping[str, Launcher]
+    batch: BatchSpec
+    batch_id: str
+
+    def resolve(self, task: TaskSpec, attempt: int, base_sha: str | None) -> RunPlan:
+        """Decide one attempt.
+
+        Raises:
+            BadInput: an unknown provider, harness or model, or waits that do not fit into the limits.
+        """
+        route, field = task.route, f"{task.field}.route"
+        wiring = self._wiring(route, field)
+        entry = self.lock.harness(route.harness, where=self.batch.source, field=f"{field}.harness")
+        timing = wiring.timing or entry.timing
+        self._check_budget(task, timing)
+        harness = self._launcher(route, field)
+        instruction = task.instruction + (COMMIT_REQUEST if task.ask_for_commit else "")
+        launch = Launch(
+            executable=harness.COMMAND,
+            instruction=instruction,
+            model=route.model,
+            flags=entry.flags + wiring.flags,
+            max_usd=task.limits.max_usd,
+            max_turns=task.limits.max_turns,
+        )
+        return self._plan(
+            task=task,
+            run_id=f"{self.batch_id}.{task.id}.{attempt}",
+            attempt=attempt,
+            argv=harness.argv(launch),
+            launch=launch,
+            timing=timing,
+            env=self._env(task, wiring, entry, timing, {}),
+            limits=task.limits,
+            base_sha=base_sha,
+        )
+
+    def probe(self, task: TaskSpec, nonce: str, instruction: str) -> RunPlan:
+        """The probe of a task's route: the run's own plan with a shorter question and shorter waits."""
+        route, field = task.route, f"{task.field}.route"
+        wiring = self._wiring(route, field)
+        entry = self.lock.harness(route.harness, where=self.batch.source, field=f"{field}.harness")
+        harness, mode = self._launcher(route, field), entry.probe
+        launch = Launch(harness.COMMAND, instruction, route.model, entry.flags + wiring.flags + mode.flags)
+        limits = task.limits.model_copy(
+            update={
+                "total_s": mode.total_s,
+                "first_event_s": None,
+                "quiet_s": None,
+                "no_change_s": None,
+                "grace_s": 2.0,
+            }
+        )
+        return self._plan(
+            task=task,
+            run_id=f"{self.batch_id}.probe-{nonce}.1",
+            attempt=1,
+            argv=harness.probe_argv(launch),
+            launch=launch,
+            timing=mode.timing,
+            env=self._env(task, wiring, entry, mode.timing, mode.env),
+            limits=limits,
+            base_sha=None,
+        )
+
+    def check(self) -> list[RunPlan]:
+        """Every task's first attempt. Raises like `resolve`, so a batch with one bad task starts nothing."""
+        return [self.resolve(task, 1, None) for task in self.batch.tasks]
+
+    def _plan(
+        self,
+        *,
+        task: TaskSpec,
+        run_id: str,
+        attempt: int,
+        argv: tuple[str, ...],
+        launch: Launch,
+        timing: Timing | None,
+        env: EnvPatch,
+        limits: Limits,
+        base_sha: str | None,
+    ) -> RunPlan:
+        route = task.route
+        harness = self.harnesses[route.harness]
+        provider = self.lock.providers[route.provider]
+        wiring = provider.harnesses[route.harness]
+        variable = wiring.key_variables[0]
+        return RunPlan(
+            run_id=run_id,
+            batch_id=self.batch_id,
+            task_id=task.id,
+            attempt=attempt,
+            route=route,
+            command=harness.COMMAND,
+            argv=argv,
+            env=env,
+            home_files=tuple(harness.home_files(launch).items()),
+            repo=task.repo,
+            base=task.base,
+            base_sha=base_sha,
+            branch=f"overnight/{self.batch_id}/{task.id}",
+            limits=limits,
+            header=harness.HEADER_OF[variable],
+            key_variable=variable,
+            base_url=provider.endpoints[wiring.endpoint].url,
+            longest_wait_s=timing.longest_s if timing else None,
+            verify=task.verify,
+        )
+
+    def _launcher(self, route: Route, field: str) -> Launcher:
+        if route.harness not in self.harnesses:
+            near = suggest(route.harness, self.harnesses)
+            raise BadInput(self.batch.source, f"{field}.harness", f"unknown harness {route.harness!r}", near)
+        return self.harnesses[route.harness]
+
+    def _wiring(self, route: Route, field: str) -> Wiring:
+        where = self.batch.source
+        wiring = self.lock.wiring(route.provider, route.harness, where=where, field=f"{field}.provider")
+        self.lock.model(route.provider, route.model, where=where, field=f"{field}.model")
+        if len(wiring.key_variables) != 1:
+            place = f"providers.{route.provider}.harnesses.{route.harness}.set"
+            raise BadInput(self.lock_path, place, "needs exactly one variable with {key}", "Name one variable")
+        return wiring
+
+    def _env(
+        self, task: TaskSpec, wiring: Wiring, entry: HarnessEntry, timing: Timing | None, more: Mapping[str, str]
+    ) -> EnvPatch:
+        route, host = task.route, self.batch.hosts[task.route.host]
+        url = self.lock.providers[route.provider].endpoints[wiring.endpoint].url
+        fill = {"base_url": url, "model": route.model}
+        if timing is not None:
+            seconds = timing.request_timeout_s
+            fill |= {"request_timeout_ms": str(round(seconds * 1000)), "request_timeout_s": f"{seconds:g}"}
+            fill |= {"retries": str(timing.retries)}
+        plain = {n: v for n, v in wiring.set.items() if "{key}" not in v}
+        bindings: list[tuple[str, Binding]] = [
+            *((n, Value(_filled(v, fill))) for n, v in {**entry.env, **more}.items()),
+            *((n, Value(_filled(v, fill))) for n, v in plain.items()),
+            *((n, Value("")) for n in wiring.empty),
+            *((n, Absent(why)) for n, why in {**entry.absent, **wiring.absent}.items()),
+            *((n, Secret(route.provider)) for n in wiring.key_variables),
+        ]
+        try:
+            return _workspace_env(host, self.batch.author).joined(EnvPatch(bindings))
+        except ValueError as error:
+            place = f"providers.{route.provider}.harnesses.{route.harness}"
+            raise BadInput(self.lock_path, place, str(error), "State each variable once") from error
+
+    def _check_budget(self, task: TaskSpec, timing: Timing | None) -> None:
+        """request timeout x (retries + 1) + backoff < quiet_s < total_s, or a silence cannot be told from a wait."""
+        limits, field = task.limits, f"{task.field}.limits"
+        if limits.quiet_s is not None and limits.quiet_s >= limits.total_s:
+            numbers = f"quiet_s {limits.quiet_s:g} is not below total_s {limits.total_s:g}"
+            raise BadInput(self.batch.source, f"{field}.quiet_s", numbers, "Lower quiet_s or raise total_s")
+        if timing is None or limits.quiet_s is None or timing.longest_s < limits.quiet_s:
+            return
+        numbers = (
+            f"{task.route.harness} may wait {timing.request_timeout_s:g} s x ({timing.retries} + 1) + "
+            f"{timing.backoff_s:g} s = {timing.longest_s:g} s in silence, quiet_s is {limits.quiet_s:g} s"
+        )
+        raise BadInput(self.batch.source, f"{field}.quiet_s", numbers, f"Raise quiet_s above {timing.longest_s:g}")
+
+
+def _workspace_env(host: HostSpec, author: str) -> EnvPatch:
+    """What every run has, whatever harness and provider."""
+    name, _, mail = author.rstrip(">").partition(" <")
+    path = ":".join(dict.fromkeys([*host.path, *USUAL_PATH]))
+    return EnvPatch(
+        [
+            ("PATH", Value(path)),
+            ("HOME", Value("{home}")),
+            ("TMPDIR", Value("{tmp}")),
+            ("LANG", Value("C.UTF-8")),
+            ("TERM", Value("dumb")),
+            ("GIT_AUTHOR_NAME", Value(name)),
+            ("GIT_AUTHOR_EMAIL", Value(mail)),
+            ("GIT_COMMITTER_NAME", Value(name)),
+            ("GIT_COMMITTER_EMAIL", Value(mail)),
+            ("GIT_TERMINAL_PROMPT", Value("0")),
+        ]
+    )
+
+
+def _filled(text: str, names: Mapping[str, str]) -> str:
+    """Replace the placeholders we know; other braces are the value's own."""
+    for name, value in names.items():
+        text = text.replace("{" + name + "}", value)
+    return text

@@ -1,0 +1,126 @@
+"""The morning: one record per run and one per batch, as other tools read them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from overnight.collected import Commit, Leftovers
+from overnight.failures import Failure
+
+State = Literal["succeeded", "failed", "skipped", "cancelled", "lost"]
+
+EXIT_SUCCEEDED, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_NOTHING_STARTED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RouteReport(_Record):
+    """One route as preflight found it, or as the night left it."""
+
+    host: str
+    harness: str
+    provider: str
+    model: str
+    state: Literal["open", "shut"]
+    preflight_s: float | None = Field(description="Seconds the preflight of this route took")
+    failure: Failure | None = None
+
+
+class Verify(_Record):
+    command: str
+    exit_code: int | None = Field(description="None when the command was ended by its time limit")
+    seconds: float
+    tail: str = Field("", description="Last lines of its output, secrets masked")
+
+
+class Phases(_Record):
+    """Seconds spent in each phase; None for a phase that was not reached."""
+
+    queued: float | None = None
+    start: float | None = None
+    run: float | None = None
+    collect: float | None = None
+
+
+class RunReport(_Record):
+    """One attempt of one task, or a task that never started (`attempt` 0, `run_id` empty)."""
+
+    task_id: str
+    run_id: str
+    attempt: int
+    host: str
+    harness: str
+    harness_version: str | None = None
+    provider: str
+    model: str
+    state: State
+    failure: Failure | None = None
+    commits: tuple[Commit, ...] = ()
+    branch: str | None = None
+    repo: str | None = Field(None, description="Path on this machine that holds branch and refs")
+    base_sha: str | None = None
+    diffstat: str = ""
+    other_refs: dict[str, str] = Field(default_factory=dict, description="Further tips the agent made: ref -> sha")
+    leftovers: Leftovers | None = None
+    verify: Verify | None = None
+    seconds: Phases = Phases()
+    first_event_s: float | None = None
+    tokens: int | None = None
+    usd: float | None = Field(None, description="The harness's own figure, only where it is a real price")
+    claims: str | None = Field(None, description="What the agent claimed that does not hold, in our words")
+    log: str | None = Field(None, description="Folder with the run's output and events on this machine")
+
+
+class BatchReport(_Record):
+    """The whole batch. `counts` are per task, by the state of its last attempt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    batch_id: str
+    name: str
+    started_at: datetime
+    ended_at: datetime
+    exit_code: int
+    routes: tuple[RouteReport, ...]
+    runs: tuple[RunReport, ...]
+    counts: dict[State, int]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+def last_attempts(runs: Sequence[RunReport]) -> list[RunReport]:
+    """The run that decides each task, in the order of first appearance."""
+    latest: dict[str, RunReport] = {}
+    for run in runs:
+        latest[run.task_id] = run
+    return list(latest.values())
+
+
+def count(runs: Sequence[RunReport]) -> dict[State, int]:
+    found = Counter(run.state for run in last_attempts(runs))
+    states: tuple[State, ...] = ("succeeded", "failed", "skipped", "cancelled", "lost")
+    return {state: found.get(state, 0) for state in states}
+
+
+def exit_code(runs: Sequence[RunReport], *, interrupted: bool) -> int:
+    """0 every task succeeded, 1 some failed, 3 nothing could start, 130 interrupted."""
+    if interrupted:
+        return EXIT_INTERRUPTED
+    last = last_attempts(runs)
+    if last and all(run.state == "skipped" for run in last):
+        return EXIT_NOTHING_STARTED
+    return EXIT_SUCCEEDED if all(run.state == "succeeded" for run in last) else EXIT_FAILED
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the report, as checked in at report.schema.json."""
+    return BatchReport.model_json_schema(by_alias=True, mode="serialization")

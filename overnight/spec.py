@@ -1,0 +1,146 @@
+"""What was asked: the shapes of a batch file, and the complete tasks made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from overnight.failures import BadInput
+from overnight.lockfile import suggest
+from overnight.route import Route
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Entry):
+    """When a run is stopped, and how often it is tried. None switches a limit off."""
+
+    first_event_s: Seconds | None = Field(60, description="Seconds from start to the agent's first event")
+    quiet_s: Seconds | None = Field(420, description="Seconds without any event once it spoke")
+    no_change_s: Seconds | None = Field(None, description="Seconds without a change in the work tree")
+    total_s: Seconds = Field(7200, description="Seconds for the whole run, enforced on the host")
+    grace_s: Seconds = Field(10, description="Seconds between TERM and KILL")
+    attempts: Annotated[int, Field(ge=1, le=10)] = Field(2, description="Tries in all, when the failure earns another")
+    max_usd: Annotated[float, Field(gt=0)] | None = Field(None, description="Spend cap, where the harness has one")
+    max_turns: Annotated[int, Field(ge=1)] | None = Field(None, description="Turn cap, where the harness has one")
+    max_log_bytes: Annotated[int, Field(ge=100_000)] = Field(200_000_000, description="Size cap of the agent's output")
+    max_collect_bytes: Annotated[int, Field(ge=100_000)] = Field(500_000_000, description="Size cap of the commits")
+    max_processes: Annotated[int, Field(ge=32)] = Field(512, description="Process cap of the run's tree")
+
+
+class HostSpec(_Entry):
+    """A machine that carries runs: by address, by the name of a saved SSHHost block, or this machine."""
+
+    kind: Literal["ssh", "local"] = "ssh"
+    block: str | None = Field(None, description="Name of a saved SSHHost block; then only slots and path may be added")
+    address: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    user: str | None = None
+    key_file: Path | None = Field(None, description="Private key, without a passphrase")
+    host_key: str | None = Field(None, description="Pinned host key: 'ssh-ed25519 AAAA...'")
+    known_hosts: Path | None = Field(None, description="Used when host_key is not given; default ~/.ssh/known_hosts")
+    slots: Annotated[int, Field(ge=1, le=500)] = Field(4, description="Runs at the same time")
+    path: tuple[str, ...] = Field((), description="Folders searched for agents before the usual ones")
+    python: str = Field("python3", description="Python 3.8 or newer on the host")
+    directory: str = Field(".overnight", description="Folder on the host, relative to the user's home")
+
+    @model_validator(mode="after")
+    def _complete(self) -> HostSpec:
+        if self.kind == "ssh" and self.block is None:
+            missing = [n for n in ("address", "user", "key_file") if getattr(self, n) is None]
+            if missing:
+                raise ValueError(f"needs {', '.join(missing)}; or block: NAME, or kind: local")
+        return self
+
+
+class RouteSpec(_Entry):
+    """A route as written; what is left out comes from `defaults.route`."""
+
+    host: str | None = None
+    harness: str | None = None
+    provider: str | None = None
+    model: str | None = None
+
+    def over(self, below: RouteSpec) -> RouteSpec:
+        return RouteSpec(**{**below.model_dump(exclude_none=True), **self.model_dump(exclude_none=True)})
+
+
+class _Common(_Entry):
+    repo: str | None = Field(None, description="A path on this machine, or a URL the host can clone")
+    base: str | None = Field(None, description="Branch, tag or commit the work starts from")
+    route: RouteSpec = RouteSpec()
+    limits: dict[str, Any] = {}
+    verify: str | None = Field(None, description="Command that must exit 0 in a fresh clone of what came home")
+    ask_for_commit: bool | None = Field(None, description="Append a line that asks the agent to commit; default true")
+
+
+class TaskEntry(_Common):
+    id: Name
+    instruction: str | None = None
+    instruction_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_instruction(self) -> TaskEntry:
+        if (self.instruction is None) == (self.instruction_file is None):
+            raise ValueError("give either instruction or instruction_file")
+        return self
+
+
+class BatchFile(_Entry):
+    """The batch file, schema 1."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    name: Name
+    author: str = Field("overnight <overnight@localhost>", pattern=r"^[^<>\n]+ <[^<>\s]+>$")
+    hosts: dict[Name, HostSpec] = {}
+    defaults: _Common = _Common()
+    tasks: tuple[TaskEntry, ...] = Field(min_length=1)
+
+
+class TaskSpec(_Entry):
+    """One coding task, complete: nothing in it refers to defaults or files any more."""
+
+    id: str
+    repo: str
+    base: str
+    instruction: str
+    route: Route
+    limits: Limits
+    verify: str | None = None
+    ask_for_commit: bool = True
+    field: str = Field(description="Where it stands in the batch file, for messages")
+
+
+class BatchSpec(_Entry):
+    """A batch, complete. `source` is the file the user named, for messages."""
+
+    name: str
+    source: str
+    author: str
+    hosts: dict[str, HostSpec]
+    tasks: tuple[TaskSpec, ...]
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Each distinct route, in the order of first use."""
+        return tuple(dict.fromkeys(task.route for task in self.tasks))
+
+    def only(self, ids: Sequence[str]) -> BatchSpec:
+        """The same batch with these tasks alone.
+
+        Raises:
+            BadInput: an id is not in the batch.
+        """
+        known = [task.id for task in self.tasks]
+        for wanted in ids:
+            if wanted not in known:
+                raise BadInput(self.source, "--only", f"no task {wanted!r}", suggest(wanted, known))
+        return self.model_copy(update={"tasks": tuple(t for t in self.tasks if t.id in ids)})
