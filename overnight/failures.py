@@ -6,7 +6,9 @@ stored in reports, so their values are never renamed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, computed_field
@@ -236,7 +238,11 @@ class Failure(BaseModel):
 
 
 def fail(
-    kind: FailureKind, *evidence: Evidence, remedy: str = "", retry_after_s: float | None = None, **names: str
+    kind: FailureKind,
+    *evidence: Evidence,
+    names: Mapping[str, str] = MappingProxyType({}),
+    remedy: str = "",
+    retry_after_s: float | None = None,
 ) -> Failure:
     """Build a Failure with the table's remedy, its `{provider}`, `{harness}` and `{host}` filled from `names`."""
     filled = remedy or RULES[kind].remedy.format_map(_Names(names))
