@@ -20,7 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from overnight.failures import BadInput
 from overnight.lockfile import suggest
 from overnight.route import Route
-from overnight.spec import BatchFile, BatchSpec, HostSpec, Limits, TaskEntry, TaskSpec
+from overnight.spec import BatchFile, BatchSpec, HostSpec, Limits, TaskEntry, TaskSpec, is_url
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 # one argument of execve holds 128 KiB on Linux (MAX_ARG_STRLEN), the terminating NUL included
@@ -199,6 +199,9 @@ def _task(entry: TaskEntry, index: int, batch: BatchFile, source: str, folder: P
     repo, base = entry.repo or below.repo, entry.base or below.base
     if not repo:
         raise BadInput(source, f"{field}.repo", "is missing", "Write a path or URL here or in defaults.repo")
+    if re.search(r"://[^/@:]*:[^/@]*@", repo):
+        mend = "Keep the password in a credential helper or an SSH key on the host"
+        raise BadInput(source, f"{field}.repo", "holds a password, which would reach argv and logs", mend)
     try:
         limits = Limits.model_validate({**below.limits, **entry.limits})
     except ValidationError as error:
@@ -238,8 +241,3 @@ def _with_paths(host: HostSpec, folder: Path) -> HostSpec:
 def _resolved(path: Path, folder: Path) -> Path:
     """Relative to the batch file, not to where the command was typed."""
     return (folder / path.expanduser()).resolve()
-
-
-def is_url(repo: str) -> bool:
-    """Whether git would fetch it over a network: a scheme, or scp's `host:path`."""
-    return "://" in repo or bool(re.match(r"^[\w.-]+@?[\w.-]*:(?!\\)", repo))

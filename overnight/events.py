@@ -31,11 +31,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The supervisor lives. Ages are seconds on the host's boot clock."""
+    """The supervisor lives. Ages are seconds on the host's boot clock.
+
+    `quiet_s` is the time since standard output last grew there; `work_changed_s`
+    the time since the work tree last changed, None while that was not looked at.
+    """
 
     age_s: float
     cpu_s: float
     processes: int
+    quiet_s: float = 0.0
     work_changed_s: float | None = None
 
 

@@ -186,13 +186,14 @@ class Evidence(BaseModel):
     `source` is who said it, strongest first: `event` (the harness's own
     structured output), `body` (provider's error code), `http` (status), `exit`
     (code or signal), `stderr` (the harness's error line), `host`, `probe`,
-    `clock`. The model's prose is never a source. `at_s` is seconds since the
-    run started; None when the sighting has no place in the run.
+    `clock`, `git`, `lock`, `keys` (the places where keys are kept). The
+    model's prose is never a source. `at_s` is seconds since the run started;
+    None when the sighting has no place in the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Literal["event", "body", "http", "exit", "stderr", "host", "probe", "clock", "git", "lock"]
+    source: Literal["event", "body", "http", "exit", "stderr", "host", "probe", "clock", "git", "lock", "keys"]
     seen: str
     at_s: float | None = None
     where: str | None = None

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
+import sys
 from collections.abc import Iterable
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from overnight.failures import BadInput, FailureKind
 
@@ -58,7 +60,7 @@ class Fact(_Entry):
 class Endpoint(Fact):
     """A base URL as harnesses want it: no `/v1` at the end unless the provider's path has one."""
 
-    url: str
+    url: str = Field(pattern=r"^https?://[^\s\"']*[^\s\"'/]$", description="Without a slash at the end")
 
 
 class Accepts(Fact):
@@ -154,6 +156,13 @@ class Provider(_Entry):
     key: KeyShape | None = None
     harnesses: dict[str, Wiring]
 
+    @model_validator(mode="after")
+    def _endpoints_exist(self) -> Provider:
+        for name, wiring in self.harnesses.items():
+            if wiring.endpoint not in self.endpoints:
+                raise ValueError(f"harness {name}: unknown endpoint. {suggest(wiring.endpoint, self.endpoints)}")
+        return self
+
 
 class Version(Fact):
     status: Literal["good", "bad"]
@@ -172,8 +181,8 @@ class ProbeMode(_Entry):
 class HarnessEntry(Fact):
     """What holds for a harness whatever the provider.
 
-    `env` values may hold `{request_timeout_ms}` and `{retries}`. `timing` is
-    None for a harness that cannot be told how long to wait.
+    `env` values may hold `{request_timeout_ms}`, `{request_timeout_s}` and
+    `{retries}`. `timing` is None for a harness that cannot be told how long to wait.
     """
 
     versions: dict[str, Version]
@@ -248,6 +257,15 @@ def load(path: Path = DEFAULT_LOCK) -> ProviderLock:
         raise BadInput(str(path), field, first["msg"], "See providers.lock.schema.json for the shape") from error
 
 
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a lock file, as `providers.lock.schema.json` holds it."""
+    return ProviderLock.model_json_schema()
+
+
 def digest(path: Path) -> str:
     """SHA-256 of the file, so that a report can name the lock it was made with."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":  # python -m overnight.lockfile > providers.lock.schema.json
+    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")

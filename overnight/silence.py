@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from overnight.failures import Evidence, FailureKind
+from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.spec import Limits
 
 
@@ -42,6 +43,9 @@ class Silence:
             "quiet_s": FailureKind.WENT_QUIET,
             "no_change_s": FailureKind.NO_CHANGE,
         }[self.clock]
+
+    def failure(self, names: Mapping[str, str]) -> Failure:
+        return fail(self.kind, *self.evidence(), names=names)
 
     def evidence(self) -> tuple[Evidence, ...]:
         p = self.progress

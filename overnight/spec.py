@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,8 @@ from overnight.failures import BadInput
 from overnight.lockfile import suggest
 from overnight.route import Route
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+# becomes part of a branch name and of folder names
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=63)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -144,3 +146,8 @@ class BatchSpec(_Entry):
             if wanted not in known:
                 raise BadInput(self.source, "--only", f"no task {wanted!r}", suggest(wanted, known))
         return self.model_copy(update={"tasks": tuple(t for t in self.tasks if t.id in ids)})
+
+
+def is_url(repo: str) -> bool:
+    """Whether git would fetch it over a network: a scheme, or scp's `host:path`."""
+    return "://" in repo or bool(re.match(r"^[\w.-]+(@[\w.-]+)?:", repo))

@@ -30,6 +30,21 @@ _STATUS: dict[int, FailureKind] = {
     503: _K.OVERLOADED,
 }
 
+# The error types of the Messages API, which every provider here speaks. They decide where the status cannot: inside
+# HTTP 200, in an event of a stream. Below the lock's rules, since ZhiPu sends rate_limit_error for an empty account.
+_TYPES: dict[str, FailureKind] = {
+    "authentication_error": _K.AUTH_REJECTED,
+    "permission_error": _K.AUTH_REJECTED,
+    "billing_error": _K.BILLING,
+    "not_found_error": _K.MODEL_UNKNOWN,
+    "request_too_large": _K.REQUEST_REJECTED,
+    "rate_limit_error": _K.RATE_LIMITED,
+    "overloaded_error": _K.OVERLOADED,
+    "api_error": _K.PROVIDER_ERROR,
+    "timeout_error": _K.PROVIDER_ERROR,
+}
+_PAGE = ("<!doctype", "<html")
+
 
 class Answer(NamedTuple):
     """An error as the provider gave it. `codes` are every code field found in the body, strongest first."""
@@ -80,8 +95,13 @@ def classify(answer: Answer, rules: Sequence[ErrorRule]) -> tuple[FailureKind, E
     for rule in [*by_code, *by_words]:
         if _matches(rule, answer):
             return rule.kind, _evidence(answer, "body" if rule.codes or rule.words else "http")
+    typed = next((_TYPES[code] for code in answer.codes if code in _TYPES), None)
+    if typed:
+        return typed, _evidence(answer, "body")
     if answer.status is None:
         return None
+    if answer.status < 500 and answer.message.lstrip().lower().startswith(_PAGE):
+        return _K.NOT_THE_API, _evidence(answer, "body")
     kind = _STATUS.get(answer.status)
     if kind is None and answer.status >= 500:
         kind = _K.PROVIDER_ERROR

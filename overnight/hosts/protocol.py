@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Protocol
 
+ERRORS_BYTES = 65536
+"""How much of the end of standard error a channel keeps."""
+
 
 class Channel(Protocol):
     """One command on the host.
 
-    `send` blocks until the bytes are taken. `recv` returns at most `limit`
+    `send` blocks until the bytes are taken; what is sent to a command that has
+    ended is dropped, as a pipe does it. `recv` returns at most `limit`
     bytes of standard output, b"" once the command closed it, and raises
     TimeoutError after `timeout_s` (None waits for ever). Standard error is
-    drained meanwhile and kept, at most 64 KiB.
+    drained meanwhile and its last 64 KiB are kept. Both raise HostError when
+    the connection is gone.
     """
 
     def send(self, data: bytes) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from enum import StrEnum
 
@@ -77,6 +78,7 @@ class Fault:
 
 
 _FAULT = TypeAdapter(Fault)
+_SETTINGS = tuple(f.name for f in dataclass_fields(Fault) if f.name != "kind")
 
 
 def parse_fault(text: str) -> Fault:
@@ -91,7 +93,9 @@ def parse_fault(text: str) -> Fault:
     fields = dict(setting.partition("=")[::2] for setting in settings)
     unknown = sorted(set(fields) - set(Fault.__dataclass_fields__))
     if unknown:
-        raise BadInput("--fault", text, f"unknown setting {unknown[0]!r}", suggest(unknown[0], Fault.__dataclass_fields__))
+        raise BadInput(
+            "--fault", text, f"unknown setting {unknown[0]!r}", suggest(unknown[0], Fault.__dataclass_fields__)
+        )
     try:
         return _FAULT.validate_python({**fields, "kind": kind})
     except ValidationError as error:

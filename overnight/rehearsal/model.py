@@ -114,12 +114,8 @@ def probe_nonce(request: Request) -> str | None:
 
 def turn_of(request: Request) -> int:
     """Which turn of the model this request asks for; the first is 1."""
-    results = sum(
-        block.get("type") == "tool_result"
-        for message in request.get("messages") or ()
-        for block in _blocks(message.get("content"))
-    )
-    return 1 + results
+    blocks = [block for message in request.get("messages") or () for block in _blocks(message.get("content"))]
+    return 1 + sum(1 for block in blocks if block.get("type") == "tool_result")
 
 
 def _turn(tape: Tape, turn: int, tools: Sequence[str]) -> Reply:

@@ -1,12 +1,12 @@
 """Tapes from a YAML file, so that anybody can rehearse a batch of their own.
 
-    tapes:
-      - match: "Add a greeting"
-        steps:
-          - write: {path: greeting.txt, text: "hello\\n"}
-          - shell: git add -A && git commit -qm "Add a greeting"
-          - wait_s: 2
-          - say: Added and committed.
+tapes:
+  - match: "Add a greeting"
+    steps:
+      - write: {path: greeting.txt, text: "hello\\n"}
+      - shell: git add -A && git commit -qm "Add a greeting"
+      - wait_s: 2
+      - say: Added and committed.
 """
 
 from __future__ import annotations

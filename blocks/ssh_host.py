@@ -1,0 +1,75 @@
+"""A machine that carries runs, as an operator saves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, field_validator
+
+from overnight.spec import HostSpec
+
+
+class SSHHost(Block):
+    """An SSH host for agent runs. A batch file names it with `block: NAME`."""
+
+    # frozen: a block that was checked cannot be changed before it is saved
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    _block_type_name: ClassVar[str | None] = "SSH Host"
+    _block_type_slug: ClassVar[str | None] = "ssh-host"
+    _description: ClassVar[str | None] = "A machine that carries agent runs, reached over SSH with a pinned host key."
+
+    address: str = Field(
+        pattern=r"^[^\s@/]+$",
+        description="Name or IP address, without user@ and without ssh://",
+        json_schema_extra={"position": 0},
+    )
+    port: int = Field(22, ge=1, le=65535, description="Port of the host's sshd", json_schema_extra={"position": 1})
+    user: str = Field(min_length=1, description="Account the agents run under", json_schema_extra={"position": 2})
+    key_file: str = Field(
+        min_length=1,
+        description="Private key on the machine that runs the batch, without a passphrase, e.g. ~/.ssh/id_ed25519",
+        json_schema_extra={"position": 3},
+    )
+    host_key: str = Field(
+        description="The host's own public key, pinned: 'ssh-ed25519 AAAA...', as `ssh-keyscan` prints it",
+        json_schema_extra={"position": 4},
+    )
+    slots: int = Field(4, ge=1, le=500, description="Runs at the same time", json_schema_extra={"position": 5})
+    path: list[str] = Field(
+        [], description="Folders searched for agents before the usual ones", json_schema_extra={"position": 6}
+    )
+    python: str = Field(
+        "python3", min_length=1, description="Python 3.8 or newer on the host", json_schema_extra={"position": 7}
+    )
+    directory: str = Field(
+        ".overnight",
+        min_length=1,
+        description="Folder for runs on the host, relative to the user's home",
+        json_schema_extra={"position": 8},
+    )
+
+    @field_validator("host_key")
+    @classmethod
+    def _type_and_key(cls, line: str) -> str:
+        """Type and key alone; the comment of a .pub file is dropped."""
+        kind, _, rest = line.strip().partition(" ")
+        if not kind.startswith(("ssh-", "ecdsa-", "sk-")) or not rest.startswith("AAAA"):
+            raise ValueError("needs a key type and the key, e.g. 'ssh-ed25519 AAAA...', without a host name before it")
+        return f"{kind} {rest.split()[0]}"
+
+    def spec(self) -> HostSpec:
+        """The same host as a batch file would give it."""
+        return HostSpec(
+            address=self.address,
+            port=self.port,
+            user=self.user,
+            key_file=Path(self.key_file),
+            host_key=self.host_key,
+            slots=self.slots,
+            path=tuple(self.path),
+            python=self.python,
+            directory=self.directory,
+        )

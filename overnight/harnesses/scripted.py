@@ -1,0 +1,105 @@
+"""A harness without a model: follows a script in the instruction. Proves the pipeline, and every way it can break.
+
+Without a script it is the smallest agent there can be: one endpoint, one tool.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from overnight.events import Act, AgentEvent
+from overnight.failures import Failure, FailureKind
+from overnight.harnesses.lines import Fields, JsonReader, field
+from overnight.harnesses.protocol import Launch, Reader
+from overnight.harnesses.verdict import Dialect, judge
+from overnight.lockfile import ErrorRule, Header
+from overnight.transcript import Transcript
+
+NAME = "scripted"
+COMMAND = "python3"
+HEADER_OF: Mapping[str, Header] = {
+    "OVERNIGHT_SCRIPTED_BEARER": Header.BEARER,
+    "OVERNIGHT_SCRIPTED_API_KEY": Header.X_API_KEY,
+}
+PROVES_REQUEST_BY: Literal["init", "output"] = "init"
+
+_AGENT = ".overnight/scripted_agent.py"
+# HOME of the run is not known when the command line is made
+_START = f"import os,runpy;runpy.run_path(os.path.join(os.environ['HOME'],'{_AGENT}'),run_name='__main__')"
+_K = FailureKind
+
+_DIALECT = Dialect(
+    retry_event="retry",
+    own_words={
+        "timeout": _K.PROVIDER_MUTE,
+        "connection": _K.NETWORK,
+        "not-the-api": _K.NOT_THE_API,
+        "no-key": _K.KEY_MISSING,
+        "bad-key": _K.AUTH_REJECTED,
+        "turn-limit": _K.TURN_LIMIT,
+    },
+    broad_words={},
+    own_lines=(),
+    usage=re.compile(r"^scripted: error: "),
+)
+
+
+def argv(launch: Launch) -> tuple[str, ...]:
+    """The command line of a run; `max_turns` bounds the calls of the model, `max_usd` has no effect."""
+    caps = () if launch.max_turns is None else (f"--max-turns={launch.max_turns}",)
+    options = (f"--model={launch.model}", *caps, *launch.flags)
+    return (launch.executable, "-I", "-S", "-c", _START, *options, "--", launch.instruction)
+
+
+def probe_argv(launch: Launch) -> tuple[str, ...]:
+    return argv(launch)
+
+
+def version_argv(executable: str) -> tuple[str, ...]:
+    return (executable, "--version")
+
+
+def read_version(output: str) -> str | None:
+    """The interpreter's, which is all of this harness that the host provides."""
+    match = re.fullmatch(r"Python (\d+\.\d+\.\d+\S*)", output.strip())
+    return match.group(1) if match else None
+
+
+def home_files(launch: Launch) -> dict[str, str]:  # noqa: ARG001  # the protocol's signature; the agent is always the same
+    return {_AGENT: Path(__file__).with_name("scripted_agent.py").read_text(encoding="utf-8")}
+
+
+def reader() -> Reader:
+    return JsonReader(_read)
+
+
+def diagnose(transcript: Transcript, rules: Sequence[ErrorRule], names: Mapping[str, str]) -> Failure | None:
+    return judge(transcript, rules, names, _DIALECT)
+
+
+def _read(line: Fields) -> list[AgentEvent]:
+    text, tool = field(line, "text", str) or "", field(line, "tool", str)
+    status, error = field(line, "status", int), field(line, "error", str)
+    ok = field(line, "ok", bool)
+    match line.get("type"):
+        case "init":
+            return [AgentEvent(Act.INIT, model=field(line, "model", str), version=field(line, "version", str))]
+        case "request":
+            return [AgentEvent(Act.WAITING)]
+        case "retry":
+            attempt, delay_s = field(line, "attempt", int), field(line, "delay_s", float)
+            return [AgentEvent(Act.RETRYING, text, error, status, attempt, delay_s)]
+        case "tool_started":
+            return [AgentEvent(Act.TOOL_STARTED, tool=tool, model=field(line, "model", str))]
+        case "tool_ended":
+            return [AgentEvent(Act.TOOL_ENDED, tool=tool, ok=ok)]
+        case "text":
+            return [AgentEvent(Act.SPOKE, text, model=field(line, "model", str))]
+        case "error":
+            return [AgentEvent(Act.ERROR, text, error, status)]
+        case "result":
+            return [AgentEvent(Act.RESULT, text, error, status, ok=bool(ok), tokens=field(line, "tokens", int))]
+    return []

@@ -1,0 +1,207 @@
+"""From what a harness said of itself to a named failure; one order of proof for all of them.
+
+Strongest first: the provider's own code inside the harness's error event, the
+event's error word, the HTTP status it reports, how the process ended, the
+harness's own error line. What the model wrote is never read: the events that
+are looked at here are those a reader made from structure, not from prose.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from overnight.events import Act, AgentEvent, Exited
+from overnight.failures import Evidence, Failure, FailureKind, fail
+from overnight.lockfile import ErrorRule
+from overnight.outcome import head_and_tail
+from overnight.transcript import Said, Transcript
+from overnight.wire import classify, read_message
+
+_K = FailureKind
+_LINE_CHARS = 400
+_PROGRESS = (Act.SPOKE, Act.TOOL_STARTED, Act.TOOL_ENDED, Act.COMMITTED)
+
+MUTE_AFTER_S = 8.0
+"""A failed try with no status that took longer than this was a wait for an answer, shorter a refusal.
+
+Refused and reset connections fail within 1 s, request timeouts are set to 10 s
+and more (2.1.330, 2026-11-22)."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What one harness's words mean.
+
+    `own_words` prove a cause by themselves; `broad_words` only when neither the
+    status nor a line says more. `own_lines` are searched in text that is the
+    harness's own by structure. `usage` finds a refused command line in plain output.
+    """
+
+    retry_event: str
+    own_words: Mapping[str, FailureKind]
+    broad_words: Mapping[str, FailureKind]
+    own_lines: Sequence[tuple[str, FailureKind]]
+    usage: re.Pattern[str]
+
+
+@dataclass(frozen=True)
+class _Proof:
+    kind: FailureKind
+    evidence: tuple[Evidence, ...]
+    remedy: str = ""
+
+
+def judge(
+    transcript: Transcript, rules: Sequence[ErrorRule], names: Mapping[str, str], dialect: Dialect
+) -> Failure | None:
+    """Name what went wrong, from a finished or a running transcript.
+
+    A run that is still going is judged by its newest try: retries that led to an
+    answer are forgiven. Tools refused on the way are no fault here, since a run
+    may commit all the same.
+    """
+    proof = _prove(transcript, rules, dialect)
+    if proof is None:
+        return None
+    return fail(proof.kind, *proof.evidence, names=names, remedy=proof.remedy)
+
+
+def _prove(transcript: Transcript, rules: Sequence[ErrorRule], dialect: Dialect) -> _Proof | None:
+    ending = transcript.ending
+    if isinstance(ending, Exited) and ending.exec_error is not None:
+        return _Proof(_K.HARNESS_MISSING, (Evidence(source="exit", seen=ending.exec_error),))
+    result = transcript.last(Act.RESULT)
+    if result is not None and result.event.ok:
+        return _death(transcript, dialect)
+    complaint = _complaint(transcript, result)
+    if complaint is not None and not _starved(ending):
+        return _explain(complaint, transcript, rules, dialect)
+    return _death(transcript, dialect)
+
+
+def _complaint(transcript: Transcript, result: Said | None) -> Said | None:
+    """The newest thing the harness holds against the provider, unless an answer came after it."""
+    error = transcript.last(Act.ERROR)
+    if result is not None:
+        # the error event carries the word and the status, the result repeats its text
+        return error if error and not result.event.error else result
+    newest = transcript.last(Act.ERROR, Act.RETRYING, *_PROGRESS)
+    return newest if newest and newest.event.act not in _PROGRESS else None
+
+
+def _explain(said: Said, transcript: Transcript, rules: Sequence[ErrorRule], dialect: Dialect) -> _Proof:
+    event = said.event
+    shown = _shown(said, transcript, dialect)
+    answer = read_message(event.status, event.text)
+    found = classify(answer, rules)
+    if found and found[1].source == "body":
+        return _Proof(found[0], (found[1].model_copy(update={"at_s": said.at_s}), shown))
+    kind = dialect.own_words.get(event.error or "") or _by_line(event, dialect)
+    if kind is None and event.act is Act.RETRYING and event.status is None:
+        return _by_gap(said, shown, transcript)
+    kind = kind or (found[0] if found else None) or dialect.broad_words.get(event.error or "")
+    if kind is None:
+        return _Proof(_K.UNKNOWN, (shown, *head_and_tail(transcript)))
+    return _refined(kind, said, shown, transcript)
+
+
+def _refined(kind: FailureKind, said: Said, shown: Evidence, transcript: Transcript) -> _Proof:
+    """Three kinds whose words are wider than their meaning."""
+    if kind is _K.NOT_THE_API and any(s.event.act in _PROGRESS and s.at_s <= said.at_s for s in transcript.said):
+        earlier = Evidence(source="event", seen="the model had answered earlier in this run, so the URL is right")
+        return _Proof(_K.PROVIDER_ERROR, (shown, earlier))
+    if kind is _K.MODEL_UNKNOWN and said.event.status == 404:
+        also = Evidence(source="http", seen="a 404 is also what a wrong path in the base URL gives")
+        return _Proof(kind, (shown, also))
+    if kind is _K.HARNESS_USAGE and "URL" in said.event.text:
+        return _Proof(kind, (shown,), "check the base URL in the lock")
+    return _Proof(kind, (shown,))
+
+
+def _by_line(event: AgentEvent, dialect: Dialect) -> FailureKind | None:
+    return next((kind for words, kind in dialect.own_lines if words in event.text), None)
+
+
+def _by_gap(said: Said, shown: Evidence, transcript: Transcript) -> _Proof:
+    """A try that failed without a status: how long it took tells a refusal from a wait without answer."""
+    waited = said.at_s - _try_began(said, transcript)
+    kind = _K.PROVIDER_MUTE if waited >= MUTE_AFTER_S else _K.NETWORK
+    clock = Evidence(source="clock", seen=f"the try failed {waited:.1f} s after it began, without an HTTP status")
+    return _Proof(kind, (shown, clock.model_copy(update={"at_s": said.at_s})))
+
+
+def _try_began(said: Said, transcript: Transcript) -> float:
+    """When the request that failed was sent, as near as the events tell."""
+    began = transcript.init.at_s if transcript.init else 0.0
+    for earlier in transcript.said:
+        if earlier is said:
+            break
+        began = earlier.at_s + (earlier.event.delay_s or 0.0)
+    return began
+
+
+def _starved(ending: object) -> bool:
+    return isinstance(ending, Exited) and ending.oom_kills > 0
+
+
+def _death(transcript: Transcript, dialect: Dialect) -> _Proof | None:
+    """What the way the process ended proves by itself; None for an ending of our own making."""
+    ending = transcript.ending
+    if not isinstance(ending, Exited):
+        return None
+    result = transcript.last(Act.RESULT)
+    how = Evidence(source="exit", seen=_exit(ending, verdict_given=result is not None), at_s=ending.seconds)
+    if result is not None and ending.signal is None and ending.code in (0, 1):
+        return None
+    if refusal := _refusal(transcript, dialect) if ending.code else None:
+        return _Proof(_K.HARNESS_USAGE, (how, refusal))
+    return _Proof(_K.HARNESS_CRASHED, (how, *head_and_tail(transcript)))
+
+
+def _refusal(transcript: Transcript, dialect: Dialect) -> Evidence | None:
+    """The line with which the harness refused its command line, if it never got as far as an event."""
+    if transcript.said:
+        return None
+    for source, text in (("err", transcript.err_tail), ("out", transcript.out_head)):
+        for line in text.decode(errors="replace").splitlines():
+            if dialect.usage.search(line.strip()):
+                return Evidence(source="stderr", seen=_one_line(line), where=f"std{source}")
+    return None
+
+
+def _exit(ending: Exited, *, verdict_given: bool) -> str:
+    number = ending.signal or (ending.code - 128 if ending.code and 128 < ending.code < 160 else None)
+    by = f"signal {_signal_name(number)}" if number else ""
+    how = f"exit code {ending.code}" if ending.code is not None else ""
+    ended = " by ".join(part for part in (how or "ended", by) if part)
+    oom = f"; the host's out-of-memory killer struck {ending.oom_kills} time(s)" if ending.oom_kills else ""
+    return f"{ended}{'' if verdict_given else ' before a result was given'}{oom}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)
+
+
+def _shown(said: Said, transcript: Transcript, dialect: Dialect) -> Evidence:
+    event = said.event
+    if event.act is Act.RETRYING:
+        first = transcript.first(Act.RETRYING) or said
+        what = (
+            f"{dialect.retry_event} attempt {event.attempt or '?'}: {event.status or 'no status'} {event.error or ''}"
+        )
+        since = f", first at {first.at_s:.1f} s" if first is not said else ""
+        return Evidence(source="event", seen=what.rstrip() + since, at_s=said.at_s)
+    parts = [str(part) for part in (event.status, event.error) if part]
+    head = " ".join(parts) or ("error" if event.act is Act.ERROR else "result: failed")
+    text = f": {_one_line(event.text)}" if event.text else ""
+    return Evidence(source="event", seen=f"{head}{text}", at_s=said.at_s)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_LINE_CHARS]

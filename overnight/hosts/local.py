@@ -1,0 +1,136 @@
+"""This machine as a host: the same contract, by subprocess."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import socket
+import subprocess
+import threading
+import weakref
+from pathlib import Path
+
+from overnight.failures import Evidence, FailureKind, HostError, fail
+from overnight.hosts.protocol import ERRORS_BYTES, Channel
+
+PATH = ("/usr/local/bin", "/usr/bin", "/bin")
+
+
+class LocalHost:
+    """Commands get what a login over SSH would give them: a home, a path, and nothing of our environment.
+
+    Args:
+        name: What reports call it.
+        home: Where commands start; the user's home when None.
+        path: Folders searched for commands.
+    """
+
+    def __init__(self, name: str = "local", *, home: Path | None = None, path: tuple[str, ...] = PATH) -> None:
+        user = pwd.getpwuid(os.getuid())
+        self._name = name
+        self._home = home or Path(user.pw_dir)
+        self._env = {"HOME": str(self._home), "USER": user.pw_name, "PATH": os.pathsep.join(path)}
+        self._channels: weakref.WeakSet[LocalChannel] = weakref.WeakSet()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def connect(self) -> None:
+        """Nothing to dial."""
+
+    def open(self, command: str, timeout_s: float = 20.0) -> Channel:  # noqa: ARG002  # nothing here waits
+        channel = LocalChannel(command, self._home, self._env, self._name)
+        self._channels.add(channel)
+        return channel
+
+    def drop(self) -> None:
+        for channel in list(self._channels):
+            channel.close()
+
+    def close(self) -> None:
+        self.drop()
+
+
+class LocalChannel:
+    """One process. Sockets stand for its pipes, because a socket can be shut while another thread waits on it."""
+
+    def __init__(self, command: str, home: Path, env: dict[str, str], host: str) -> None:
+        self._host = host
+        self._errors = bytearray()
+        self._closed = False
+        self._input, their_input = socket.socketpair()
+        self._output, their_output = socket.socketpair()
+        with their_input, their_output:
+            try:
+                self._process = subprocess.Popen(
+                    ["/bin/sh", "-c", command],
+                    stdin=their_input,
+                    stdout=their_output,
+                    stderr=subprocess.PIPE,
+                    cwd=home,
+                    env=env,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._input.close()
+                self._output.close()
+                raise self._fault(FailureKind.HOST_UNFIT, f"no process could be started: {error.strerror}") from error
+        self._drained = threading.Thread(target=self._drain, name=f"stderr on {host}", daemon=True)
+        self._drained.start()
+        threading.Thread(target=self._process.wait, name=f"wait on {host}", daemon=True).start()
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._input.sendall(data)
+        except OSError:
+            self._check_open()
+
+    def close_input(self) -> None:
+        try:
+            self._input.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._check_open()
+
+    def recv(self, limit: int, timeout_s: float | None) -> bytes:
+        self._output.settimeout(timeout_s)
+        try:
+            data = self._output.recv(limit)
+        except ConnectionResetError:  # it ended without reading what it was sent
+            data = b""
+        if not data:
+            self._check_open()
+        return data
+
+    def errors(self) -> bytes:
+        self._drained.join(0.5)
+        return bytes(self._errors)
+
+    def exit_code(self, timeout_s: float) -> int:
+        self._check_open()
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError("the command still runs") from error
+
+    def close(self) -> None:
+        self._closed = True
+        for end in (self._input, self._output):
+            with contextlib.suppress(OSError):  # the other side was faster
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._fault(FailureKind.HOST_UNREACHABLE, "the connection was closed")
+
+    def _fault(self, kind: FailureKind, seen: str) -> HostError:
+        return HostError(fail(kind, Evidence(source="host", seen=seen, where=self._host), host=self._host))
+
+    def _drain(self) -> None:
+        pipe = self._process.stderr
+        assert pipe is not None  # asked for above
+        with pipe:
+            while data := os.read(pipe.fileno(), ERRORS_BYTES):
+                self._errors += data
+                del self._errors[:-ERRORS_BYTES]

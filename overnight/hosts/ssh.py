@@ -1,0 +1,351 @@
+"""A host over SSH: one connection, many channels, every fault of the library named.
+
+paramiko is used by its `Transport`, not by `SSHClient`: the client's files can
+deadlock the transport thread when they are collected (paramiko issue 2685),
+and it sets no socket option, which costs 45 ms a command (Nagle against
+delayed ACK) and never notices a dead peer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import hashlib
+import hmac
+import logging
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import paramiko
+from paramiko.common import MSG_CHANNEL_REQUEST
+from paramiko.message import Message
+
+from overnight.failures import Evidence, FailureKind, HostError, fail
+from overnight.hosts.protocol import ERRORS_BYTES, Channel
+
+# paramiko writes tracebacks to standard error when nobody configured logging; everything it
+# has to say reaches us as an exception. A level on its own logger configures nobody else's.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
+
+HANDSHAKES = 6  # sshd drops strangers at 10 (MaxStartups 10:30:100); 100 logins through 6 at a time all got in
+CONNECT_S = 10.0
+BANNER_S = 10.0
+SEND_BYTES = 32768
+_K = FailureKind
+
+_gates: dict[tuple[str, int], threading.BoundedSemaphore] = {}
+_gates_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class SshAddress:
+    """Where a host is and how to be sure of it.
+
+    `host_key` is the pinned key as known_hosts has it, `TYPE BASE64`. Without
+    it the key must stand in `known_hosts`. A host in neither is refused.
+    """
+
+    name: str
+    address: str
+    port: int
+    user: str
+    key_file: Path
+    host_key: str | None = None
+    known_hosts: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.address}:{self.port}"
+
+
+class SshHost:
+    """A host reached with one SSH connection, dialled when needed and again after `drop`.
+
+    Args:
+        address: Where and with which key.
+        patience_s: How long `connect` keeps trying when the host is full or not there.
+    """
+
+    def __init__(self, address: SshAddress, *, patience_s: float = 20.0) -> None:
+        self.address = address
+        self._patience_s = patience_s
+        self._dialling = threading.Lock()
+        self._transport: paramiko.Transport | None = None
+        self._closed = threading.Event()
+
+    @property
+    def name(self) -> str:
+        return self.address.name
+
+    def connect(self) -> None:
+        self._connected()
+
+    def open(self, command: str, timeout_s: float = 20.0) -> Channel:
+        transport = self._connected()
+        try:
+            channel = transport.open_session(timeout=timeout_s)
+            channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise translate(error, self.address) from error
+        return SshChannel(channel, self.address)
+
+    def drop(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def close(self) -> None:
+        self._closed.set()
+        self.drop()
+
+    def _connected(self) -> paramiko.Transport:
+        with self._dialling:
+            transport = self._transport
+            if transport is None or not transport.is_active():
+                self.drop()
+                transport = self._transport = self._dial()
+            return transport
+
+    def _dial(self) -> paramiko.Transport:
+        """Shake hands, again and again while the failure is one that time mends."""
+        deadline = time.monotonic() + self._patience_s
+        pause_s = 0.25
+        while True:
+            try:
+                with _gate(self.address):
+                    return self._handshake()
+            except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, EOFError, ValueError) as error:
+                failed = translate(error, self.address)
+                wait_s = random.uniform(0, pause_s)  # noqa: S311  # full jitter, not a secret
+                if failed.failure.kind is not _K.HOST_UNREACHABLE or time.monotonic() + wait_s > deadline:
+                    raise failed from error
+            if self._closed.wait(wait_s):
+                raise HostError(fail(_K.HOST_UNREACHABLE, _seen("closed while dialling", self.address)))
+            pause_s = min(4.0, pause_s * 2)
+
+    def _handshake(self) -> paramiko.Transport:
+        key = paramiko.PKey.from_path(self.address.key_file)
+        pins = _pins(self.address)
+        transport = _Transport(_socket(self.address))
+        transport.banner_timeout = BANNER_S
+        try:
+            _prefer(transport, pins)
+            transport.start_client(timeout=CONNECT_S + BANNER_S)
+            _check(transport.get_remote_server_key(), pins, self.address)
+            transport.auth_publickey(self.address.user, key)
+        except BaseException:  # whatever stops us, the connection must not stay behind
+            transport.close()
+            raise
+        return transport
+
+
+class SshChannel:
+    """One command over SSH. Standard error has its own reader: both share one window, and a full one stops both."""
+
+    def __init__(self, channel: paramiko.Channel, address: SshAddress) -> None:
+        self._channel = channel
+        self._address = address
+        self._errors = bytearray()
+        self._drained = threading.Thread(target=self._drain, name=f"stderr of {address.name}", daemon=True)
+        self._drained.start()
+
+    def send(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            try:
+                at += self._channel.send(data[at : at + SEND_BYTES])
+            except TimeoutError:
+                continue  # the timeout belongs to a reader; the command is only slow to take it
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                self._check_link(error)
+                return
+
+    def close_input(self) -> None:
+        try:
+            self._channel.shutdown_write()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._check_link(error)
+
+    def recv(self, limit: int, timeout_s: float | None) -> bytes:
+        self._channel.settimeout(timeout_s)
+        data = self._channel.recv(limit)
+        if not data and not self._channel.eof_received:
+            self._check_link(EOFError("the connection ended"))
+        return data
+
+    def errors(self) -> bytes:
+        self._drained.join(0.5)  # at the end of a command its last words are on their way
+        return bytes(self._errors)
+
+    def exit_code(self, timeout_s: float) -> int:
+        if not self._channel.status_event.wait(timeout_s):
+            raise TimeoutError("the command still runs")
+        name = getattr(self._channel, "exit_signal", None)
+        if name is not None:
+            return -int(getattr(signal, f"SIG{name}", signal.SIGKILL))
+        if self._channel.exit_status < 0:
+            raise translate(EOFError("the connection ended before the command did"), self._address)
+        return self._channel.exit_status
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _check_link(self, error: Exception) -> None:
+        """Raise if the connection is gone. A command that went away by itself is no fault of the link."""
+        if not self._channel.get_transport().is_active():
+            raise translate(error, self._address) from error
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                data = self._channel.recv_stderr(SEND_BYTES)
+            except TimeoutError:
+                continue
+            if not data:
+                return
+            self._errors += data
+            del self._errors[:-ERRORS_BYTES]
+
+
+def _read_request(channel: paramiko.Channel, message: Message) -> None:
+    """Keep the signal that ended a command; paramiko 5.1 throws that message away."""
+    copy = Message(message.asbytes())
+    copy.get_int()
+    if copy.get_text() == "exit-signal":
+        copy.get_boolean()
+        channel.exit_signal = copy.get_text()  # type: ignore[attr-defined]  # our own mark on their record
+    channel._handle_request(message)
+
+
+class _Transport(paramiko.Transport):
+    _channel_handler_table = {**paramiko.Transport._channel_handler_table, MSG_CHANNEL_REQUEST: _read_request}
+
+
+def _gate(address: SshAddress) -> threading.BoundedSemaphore:
+    with _gates_lock:
+        return _gates.setdefault((address.address, address.port), threading.BoundedSemaphore(HANDSHAKES))
+
+
+def _socket(address: SshAddress) -> socket.socket:
+    """A connection that sends at once and notices a dead peer within 20 s."""
+    link = socket.create_connection((address.address, address.port), timeout=CONNECT_S)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
+    for name, value in options.items():
+        if hasattr(socket, name):  # macOS lacks some
+            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return link
+
+
+def _pins(address: SshAddress) -> frozenset[str]:
+    """Keys we accept, as `TYPE BASE64`."""
+    if address.host_key is not None:
+        return frozenset({" ".join(address.host_key.split()[:2])})
+    if address.known_hosts is None or not address.known_hosts.exists():
+        return frozenset()
+    text = address.known_hosts.read_text(encoding="utf-8", errors="replace")
+    wanted = address.address if address.port == 22 else f"[{address.address}]:{address.port}"
+    return frozenset(_known(text, wanted))
+
+
+def _known(text: str, wanted: str) -> Iterator[str]:
+    """Keys that known_hosts lists for a host. Line by line: one line we cannot use must not hide the others.
+
+    Marked lines (@cert-authority, @revoked) are skipped; paramiko knows no host certificates.
+    """
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) < 3 or fields[0][0] in "#@":
+            continue
+        names = fields[0].split(",")
+        refused = any(fnmatch.fnmatchcase(wanted, name[1:]) for name in names if name.startswith("!"))
+        if not refused and any(_names(name, wanted) for name in names):
+            yield f"{fields[1]} {fields[2]}"
+
+
+def _names(pattern: str, wanted: str) -> bool:
+    if not pattern.startswith("|1|"):
+        return fnmatch.fnmatchcase(wanted, pattern.replace("[", "[[]"))  # a bracket here is no character class
+    try:
+        salt, proof = (base64.b64decode(part) for part in pattern.split("|")[2:4])
+    except (binascii.Error, ValueError):
+        return False
+    return hmac.compare_digest(hmac.new(salt, wanted.encode(), hashlib.sha1).digest(), proof)
+
+
+def _prefer(transport: paramiko.Transport, pins: frozenset[str]) -> None:
+    """Ask for a kind of key we can check, before any other the host may have."""
+    kinds = {pin.split()[0] for pin in pins}
+    options = transport.get_security_options()
+    offered = list(options.key_types)
+    options.key_types = sorted(offered, key=lambda kind: kind.replace("rsa-sha2-512", "ssh-rsa") not in kinds)
+
+
+def _check(key: paramiko.PKey, pins: frozenset[str], address: SshAddress) -> None:
+    shown = f"{key.get_name()} {key.get_base64()}"
+    if shown in pins:
+        return
+    if not pins:
+        seen = _seen(f"the host shows {key.fingerprint}; to pin it: host_key: {shown}", address)
+        raise HostError(fail(_K.HOST_KEY_UNKNOWN, seen, host=address.name))
+    expected = ", ".join(sorted(_fingerprint(pin) for pin in pins))
+    seen = _seen(f"the host shows {key.get_name()} {key.fingerprint}, expected is {expected}", address)
+    raise HostError(fail(_K.HOST_KEY_MISMATCH, seen, host=address.name))
+
+
+def _fingerprint(pin: str) -> str:
+    kind, _, body = pin.partition(" ")
+    try:
+        digest = hashlib.sha256(base64.b64decode(body)).digest()
+    except binascii.Error:
+        return f"{kind} (not a key)"
+    return f"{kind} SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
+def _seen(text: str, address: SshAddress) -> Evidence:
+    return Evidence(source="host", seen=text, where=str(address))
+
+
+def translate(error: Exception, address: SshAddress) -> HostError:
+    """The failure an error of paramiko or the socket stands for.
+
+    Order matters: paramiko raises its plain SSHException for both a full host
+    and a silent one, and a missing key file is an OSError like a refused
+    connection.
+    """
+    kind, text = _named(error, address)
+    return HostError(fail(kind, _seen(f"{text} ({type(error).__name__})", address), host=address.name))
+
+
+def _named(error: Exception, address: SshAddress) -> tuple[FailureKind, str]:
+    said = str(error) or "no more was said"
+    match error:
+        case paramiko.BadHostKeyException():
+            return _K.HOST_KEY_MISMATCH, f"the host shows {error.key.fingerprint}"
+        case paramiko.PasswordRequiredException():
+            return _K.HOST_AUTH, f"the key file {address.key_file} is locked with a passphrase"
+        case paramiko.BadAuthenticationType():
+            return _K.HOST_AUTH, f"the host takes no public key, only {', '.join(error.allowed_types)}"
+        case paramiko.AuthenticationException():
+            return _K.HOST_AUTH, f"the host refused the key {address.key_file}"
+        case paramiko.ChannelException():
+            return _K.HOST_UNREACHABLE, f"the host opens no further channel: {error.text}; see MaxSessions of its sshd"
+        case paramiko.ssh_exception.IncompatiblePeer():
+            return _K.HOST_UNFIT, f"no common algorithm: {said}"
+        case paramiko.ssh_exception.ConfigParseError() | paramiko.ssh_exception.CouldNotCanonicalize():
+            return _K.HOST_UNFIT, f"SSH configuration cannot be used: {said}"
+        case paramiko.UnknownKeyType() | ValueError():
+            return _K.HOST_AUTH, f"the key file {address.key_file} holds no key we can read"
+        case FileNotFoundError() | PermissionError() | IsADirectoryError():
+            return _K.HOST_AUTH, f"the key file {address.key_file} cannot be read: {error.strerror}"
+        case socket.gaierror():
+            return _K.HOST_UNREACHABLE, f"the name {address.address} does not resolve: {error.strerror}"
+        case _:
+            return _K.HOST_UNREACHABLE, said

@@ -1,0 +1,138 @@
+"""The state directory: what a batch knows, on disk before it is acted on.
+
+`<state>/batches/<batch_id>/` holds `batch.json` (what was asked), `lock.json`
+(the lock it was planned with), `report.json`, `report.md`, and per attempt
+`runs/<run_id>/` with `plan.json`, `handle.json`, the append-only `out`, `err`
+and `events.jsonl`, and `outcome.json` once it is decided. Nothing about a run
+lives only in memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from overnight.failures import BadInput
+from overnight.handle import RunHandle
+from overnight.lockfile import suggest
+from overnight.report import RunReport
+from overnight.spec import BatchSpec
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Ledger:
+    """One batch's folder. Every record is written whole by rename; event logs only grow."""
+
+    def __init__(self, state: Path, batch_id: str) -> None:
+        self.state = state
+        self.batch_id = batch_id
+        self.directory = state / "batches" / batch_id
+
+    def open_new(self, batch: BatchSpec, lock_text: str, started_at: datetime) -> None:
+        """Create the folder and write what was asked.
+
+        Raises:
+            BadInput: the state directory cannot be written.
+        """
+        try:
+            self.directory.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise BadInput(
+                str(self.state), "--state", f"cannot be written: {error.strerror}", "Give another --state"
+            ) from error
+        write(self.directory / "lock.json", lock_text)
+        asked = {"schema": 1, "batch_id": self.batch_id, "started_at": started_at.isoformat()}
+        write(self.directory / "batch.json", json.dumps({**asked, "spec": batch.model_dump(mode="json")}, indent=2))
+
+    def reopen(self) -> tuple[BatchSpec, datetime]:
+        """What was asked, from an earlier start of this batch.
+
+        Raises:
+            BadInput: there is no such batch here, or its record does not read.
+        """
+        path = self.directory / "batch.json"
+        try:
+            asked = json.loads(path.read_text(encoding="utf-8"))
+            return BatchSpec.model_validate(asked["spec"]), datetime.fromisoformat(asked["started_at"])
+        except FileNotFoundError:
+            known = [p.name for p in (self.state / "batches").glob("*")]
+            raise BadInput(
+                str(self.state), "--resume", f"no batch {self.batch_id!r}", suggest(self.batch_id, known)
+            ) from None
+        except (ValueError, KeyError, ValidationError) as error:
+            raise BadInput(
+                str(path), "file", f"does not read: {type(error).__name__}", "Restore it from a copy"
+            ) from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other controller off this batch while it runs.
+
+        Raises:
+            BadInput: another process holds it.
+        """
+        with (self.directory / "controller.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problem = f"batch {self.batch_id} is being run by another process"
+                raise BadInput(str(self.state), "--resume", problem, "Wait for it, or stop it first") from None
+            yield
+
+    def run_dir(self, run_id: str) -> Path:
+        path = self.directory / "runs" / run_id
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+    def save(self, run_id: str, name: str, record: BaseModel | dict[str, Any]) -> None:
+        text = record.model_dump_json(indent=2) if isinstance(record, BaseModel) else json.dumps(record, indent=2)
+        write(self.run_dir(run_id) / f"{name}.json", text)
+
+    def handle(self, run_id: str) -> RunHandle | None:
+        return _read(self.directory / "runs" / run_id / "handle.json", RunHandle)
+
+    def outcome(self, run_id: str) -> RunReport | None:
+        return _read(self.directory / "runs" / run_id / "outcome.json", RunReport)
+
+    def attempts(self, task_id: str) -> list[RunReport]:
+        """The decided attempts of a task, first to last."""
+        pattern = re.compile(re.escape(f"{self.batch_id}.{task_id}.") + r"(\d+)")
+        names = [p.name for p in (self.directory / "runs").glob("*") if pattern.fullmatch(p.name)]
+        found = [self.outcome(n) for n in sorted(names, key=lambda n: int(n.rpartition(".")[2]))]
+        return [run for run in found if run is not None]
+
+    def log(self, run_id: str, at: datetime, what: str, **details: Any) -> None:
+        """Append one line to the run's event log. A torn last line of an earlier crash is left where it is."""
+        shown = {k: v for k, v in details.items() if v not in (None, "")}
+        line = json.dumps({"at": at.isoformat(timespec="milliseconds"), "event": what, **shown}, ensure_ascii=False)
+        with (self.run_dir(run_id) / "events.jsonl").open("ab") as file:
+            file.write(line.encode() + b"\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file so that a crash leaves the old one or the new one, never half."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
+
+
+def _read(path: Path, model: type[M]) -> M | None:
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,173 @@
+"""Can this agent, on this host, by this very launch path, authenticate to this provider with this model?
+
+Two probes side by side. The agent's own: started by the same supervisor, with
+the environment of a run, asked to say one word. And a direct call with the
+header the agent will send, which keeps the provider's codes that the agent
+swallows and tells a wrong variable from a wrong key.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from overnight.events import Act, Exited
+from overnight.failures import Evidence, Failure, FailureError, FailureKind, fail
+from overnight.harnesses.protocol import Harness
+from overnight.lockfile import HarnessEntry, Provider
+from overnight.outcome import process_failure
+from overnight.plan import RunPlan
+from overnight.probe import Direct, direct, wrong_header
+from overnight.route import Route
+from overnight.station import Interrupt, Station
+from overnight.watch import Watch
+
+_K = FailureKind
+QUESTION = "Reply with the single word {nonce}."
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What preflight found of one route. Open when `failure` is None; `notes` are worth a line and decide nothing."""
+
+    route: Route
+    seconds: float
+    failure: Failure | None = None
+    executable: str = ""
+    version: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """All that checking a route needs, gathered so that the check itself decides nothing but its verdict."""
+
+    plan: RunPlan
+    nonce: str
+    harness: Harness
+    provider: Provider
+    entry: HarnessEntry
+    directory: Path
+
+
+def check(
+    question: Question, station: Station, reveal: Callable[[str], str], interrupted: Callable[[], Interrupt | None]
+) -> Checked:
+    """Probe a route once. Takes about 2 s on a healthy one, at most the lock's probe `total_s` and a little.
+
+    Raises nothing for what can be wrong with a route: that is the answer.
+    """
+    began = time.monotonic()
+    plan, harness = question.plan, question.harness
+    route = plan.route
+    executable, version = "", None
+    try:
+        station.fit()
+        executable, version = station.locate(harness)
+        bad = _bad_version(question, version)
+        if bad is not None:
+            return Checked(route, time.monotonic() - began, bad, executable, version)
+        key = reveal(route.provider)
+        with ThreadPoolExecutor(1, "direct-probe") as pool:
+            answer = pool.submit(
+                direct, plan.base_url, plan.header, key, route.model, question.provider.errors, _direct_s(question)
+            )
+            watch, failure = _ask(question, station, plan.located(executable), key, interrupted)
+            found = answer.result()
+    except FailureError as error:
+        return Checked(route, time.monotonic() - began, error.failure, executable, version)
+    failure = verdict(question, watch, failure, found)
+    return Checked(
+        route, time.monotonic() - began, failure, executable, version, _notes(question, version, found, failure)
+    )
+
+
+def _direct_s(question: Question) -> float:
+    return question.entry.probe.timing.request_timeout_s
+
+
+def _ask(
+    question: Question, station: Station, plan: RunPlan, key: str, interrupted: Callable[[], Interrupt | None]
+) -> tuple[Watch, Failure | None]:
+    """Run the agent's probe to its end; the failure is the process's, None when nothing speaks against it."""
+    watch = Watch(plan, question.harness, question.provider.errors)
+    station.start(plan, "{tmp}", key)
+    stopped = station.attend(
+        plan,
+        question.directory,
+        key,
+        watch,
+        tell=lambda _: None,
+        interrupted=lambda: "cancel" if interrupted() else None,
+    )
+    return watch, process_failure(watch.transcript, watch.said(), stopped, plan.route.names)
+
+
+def verdict(question: Question, watch: Watch, failure: Failure | None, found: Direct) -> Failure | None:
+    """Read both probes together.
+
+    The agent's probe decides whether the route is open: only it goes the whole
+    way. The direct probe names the cause when both fail, since it still has the
+    provider's code; it never shuts a route on which the agent got through.
+    """
+    plan, names = question.plan, question.plan.route.names
+    if failure is None:
+        return _not_health(question, watch)
+    if failure.kind is _K.CANCELLED:
+        return failure
+    if found.wrong_header:
+        right = [name for name, header in question.harness.HEADER_OF.items() if header is not plan.header]
+        route = plan.route
+        named = wrong_header(found, route.provider, route.harness, plan.key_variable, right)
+        return named.model_copy(update={"evidence": (*named.evidence, *failure.evidence)})
+    if found.sent.ok:
+        seen = Evidence(source="probe", seen=f"the same key by direct call: {found.sent.evidence.seen}")
+        return failure.model_copy(update={"evidence": (*failure.evidence, seen)})
+    if found.sent.kind is not None and found.sent.status is not None:
+        after = found.sent.retry_after_s
+        return fail(found.sent.kind, found.sent.evidence, *failure.evidence, names=names, retry_after_s=after)
+    if failure.kind in (_K.UNKNOWN, _K.TIME_LIMIT) and found.sent.kind is not None:
+        return fail(found.sent.kind, found.sent.evidence, *failure.evidence, names=names)
+    return failure.model_copy(update={"evidence": (*failure.evidence, found.sent.evidence)})
+
+
+def _not_health(question: Question, watch: Watch) -> Failure | None:
+    """The process ended well; was it the model we asked that said the word we asked for?"""
+    plan, names = question.plan, question.plan.route.names
+    result = watch.transcript.last(Act.RESULT, Act.SPOKE)
+    text = result.event.text if result else ""
+    if question.nonce not in text:
+        said = f"the word {question.nonce} did not come back; the agent's answer has {len(text)} characters"
+        ending = watch.ending
+        code = f"exit code {ending.code}" if isinstance(ending, Exited) else "no exit code"
+        return fail(_K.UNKNOWN, Evidence(source="event", seen=said), Evidence(source="exit", seen=code), names=names)
+    answered = watch.model_answered()
+    model = question.provider.models[plan.route.model]
+    if answered is not None and answered not in (plan.route.model, *model.answers_as):
+        seen = f"asked for {plan.route.model}, answered by {answered}"
+        return fail(_K.MODEL_MISMATCH, Evidence(source="event", seen=seen), names=names)
+    return None
+
+
+def _bad_version(question: Question, version: str | None) -> Failure | None:
+    known = question.entry.versions.get(version or "")
+    if known is None or known.status == "good":
+        return None
+    seen = f"{question.plan.route.harness} {version} is known bad: {known.note}"
+    good = [v for v, entry in question.entry.versions.items() if entry.status == "good"]
+    remedy = f"install {question.plan.route.harness} {' or '.join(good)} on {question.plan.route.host}"
+    return fail(_K.HARNESS_USAGE, Evidence(source="lock", seen=seen), remedy=remedy)
+
+
+def _notes(question: Question, version: str | None, found: Direct, failure: Failure | None) -> tuple[str, ...]:
+    notes = []
+    if version not in question.entry.versions:
+        notes.append(f"{question.plan.route.harness} {version or 'of unknown version'} is not in the lock")
+    if failure is None and not found.sent.ok:
+        notes.append(
+            f"the agent got through from the host; the direct probe from here did not: {found.sent.evidence.seen}"
+        )
+    return tuple(notes)

@@ -1,0 +1,56 @@
+"""Keeps keys out of our copies: every key is masked, byte for byte, before a log touches our disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_TELLING_BYTES = 8  # a cut-off key shorter than this tells nothing, and may as well be an innocent "s"
+
+
+class Mask:
+    """A stream in which every occurrence of a secret becomes as many asterisks.
+
+    Lengths never change, so offsets here equal offsets at the source. Bytes
+    that may yet turn out to be the beginning of a secret are held back until
+    the next `feed` or `flush`.
+    """
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        self._any = re.compile(b"|".join(map(re.escape, self._secrets)) or rb"(?!)")
+        self._longest = max(map(len, self._secrets), default=0)
+        self._held = b""
+
+    @property
+    def held(self) -> int:
+        """Bytes taken in and not given out."""
+        return len(self._held)
+
+    def feed(self, data: bytes) -> bytes:
+        data = self._held + data
+        masked, done = bytearray(data), 0
+        while True:
+            hold = self._hold_from(data, done)
+            match = self._any.search(data, done)
+            if match is None or match.start() >= hold:
+                break
+            masked[match.start() : match.end()] = b"*" * len(match[0])
+            done = match.end()
+        self._held = data[hold:]
+        return bytes(masked[:hold])
+
+    def flush(self) -> bytes:
+        """What is held, at the end of the stream. The beginning of a secret that was cut off is masked too."""
+        held, self._held = self._held, b""
+        if len(held) >= _TELLING_BYTES:
+            return b"*" * len(held)
+        return self._any.sub(lambda match: b"*" * len(match[0]), held)
+
+    def _hold_from(self, data: bytes, start: int) -> int:
+        """The first place from `start` on whose rest is the beginning of a longer secret; the end if there is none."""
+        for at in range(max(start, len(data) - self._longest + 1), len(data)):
+            rest = data[at:]
+            if any(len(rest) < len(secret) and secret.startswith(rest) for secret in self._secrets):
+                return at
+        return len(data)

@@ -1,0 +1,101 @@
+"""Providers on loopback that speak the Anthropic Messages API, well or badly.
+
+One server holds several sites, `http://127.0.0.1:PORT/<site>`. Faults hit chat
+requests alone: a site whose chat is broken still lists its models, as real
+ones do, and a key or model that is not right is refused before any fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from overnight.rehearsal.faults import Fault
+from overnight.rehearsal.loop import LoopThread
+from overnight.rehearsal.model import Tape
+from overnight.rehearsal.site import Call, Desk, Site
+
+
+class EmulatedProvider:
+    """The server, running while its `with` block does. It stops within two seconds, whatever clients wait for.
+
+    Args:
+        sites: Their names must differ.
+        tapes: What the model does, for every site.
+        port: 0 for any free one.
+    """
+
+    def __init__(self, sites: Sequence[Site], tapes: Sequence[Tape] = (), port: int = 0) -> None:
+        self._desks = {site.name: Desk(site, tuple(tapes), self._record) for site in sites}
+        self._port = port
+        self._lock = threading.Lock()
+        self._calls: list[Call] = []
+
+    def __enter__(self) -> Self:
+        listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = listener.getsockname()[1]
+        self._loop = LoopThread("emulated-provider")
+        self._loop.call(self._start(listener))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call(self._stop())
+        self._loop.stop()
+
+    def url(self, site: str) -> str:
+        """The base URL of a site, without `/v1`."""
+        if site not in self._desks:
+            raise KeyError(site)
+        return f"http://127.0.0.1:{self._port}/{site}"
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every request so far, oldest first."""
+        with self._lock:
+            return list(self._calls)
+
+    def set_fault(self, site: str, fault: Fault | None) -> None:
+        """From the next request on `site` fails in this way, or is well again with None."""
+        self._desks[site].set_fault(fault)
+
+    def _record(self, call: Call) -> None:
+        with self._lock:
+            self._calls.append(call)
+
+    async def _start(self, listener: socket.socket) -> None:
+        app = Starlette(routes=[Mount(f"/{name}", routes=desk.routes()) for name, desk in self._desks.items()])
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level="critical",  # to uvicorn an answer cut on purpose is an error worth a log line
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+
+    async def _stop(self) -> None:
+        self._server.should_exit = True
+        await self._serving
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Hang up first: an answer that pauses for ever ends when its client leaves, and only then."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)

@@ -1,0 +1,212 @@
+"""One host made ready for runs: a connection, a supervisor, a follow channel, and what was found there."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from overnight.events import RunEvent
+from overnight.failures import Evidence, Failure, FailureKind, HostError, RouteError, fail
+from overnight.follow import Follower, LinkState, RunCopy
+from overnight.harnesses.protocol import Harness
+from overnight.hosts.local import LocalHost
+from overnight.hosts.protocol import Host
+from overnight.hosts.ssh import SshAddress, SshHost
+from overnight.plan import USUAL_PATH, RunPlan
+from overnight.remote import Remote, StartAnswer, StartOrder
+from overnight.spec import HostSpec
+from overnight.transcript import Said
+from overnight.watch import Watch
+from overnight.workspace import Workspaces
+
+_K = FailureKind
+_VERSION_S = 20.0
+_TICK_S = 0.5
+_ASK_AGAIN_S = 5.0
+# after this long without a link, past the run's own limit, we stop waiting for news of it
+_GIVE_UP_S = 3600.0
+
+Interrupt = Literal["cancel", "detach"]
+
+
+class Station:
+    """Everything a batch needs of one host. Thread-safe; nothing connects before it is needed."""
+
+    def __init__(self, name: str, spec: HostSpec, tell: Callable[[LinkState], None]) -> None:
+        self.name = name
+        self.spec = spec
+        self.remote = Remote(make_host(name, spec), spec.directory, spec.python)
+        self.workspaces = Workspaces(self.remote)
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._follower: Follower | None = None
+        self._found: dict[str, tuple[str, str | None]] = {}
+
+    @property
+    def follower(self) -> Follower:
+        """The one follow channel of this host, opened at first use."""
+        with self._lock:
+            if self._follower is None:
+                self._follower = Follower(self.remote, self._tell)
+            return self._follower
+
+    def fit(self) -> None:
+        """Check what every run needs.
+
+        Raises:
+            HostError: no connection, no usable python, or no git.
+        """
+        self.remote.install()
+        if self.remote.find(["git"], USUAL_PATH)["git"] is None:
+            seen = f"no git in {':'.join(USUAL_PATH)}"
+            raise HostError(
+                fail(_K.HOST_UNFIT, Evidence(source="host", seen=seen, where=self.name), names={"host": self.name})
+            )
+
+    def locate(self, harness: Harness) -> tuple[str, str | None]:
+        """Absolute path of the harness's command and the version it prints; asked once.
+
+        Raises:
+            RouteError: it is not on the host's path.
+        """
+        with self._lock:
+            if harness.NAME in self._found:
+                return self._found[harness.NAME]
+        path = [*self.spec.path, *USUAL_PATH]
+        executable = self.remote.find([harness.COMMAND], path)[harness.COMMAND]
+        if executable is None:
+            evidence = Evidence(source="host", seen=f"no {harness.COMMAND} in {':'.join(path)}", where=self.name)
+            raise RouteError(fail(_K.HARNESS_MISSING, evidence, names={"host": self.name, "harness": harness.NAME}))
+        done = self.remote.execute(
+            list(harness.version_argv(executable)),
+            env={"PATH": ":".join(path), "HOME": "/nonexistent", "LANG": "C.UTF-8"},
+            timeout_s=_VERSION_S,
+        )
+        found = (executable, harness.read_version((done.out + done.err).decode("utf-8", "replace")))
+        with self._lock:
+            self._found[harness.NAME] = found
+        return found
+
+    def run_dir(self, run_id: str) -> str:
+        """Absolute path of a run's folder on the host."""
+        return f"{self.remote.install().root}/runs/{run_id}"
+
+    def start(self, plan: RunPlan, cwd: str, key: str) -> StartAnswer:
+        """Hand a located plan to the supervisor. Idempotent by run id; the key goes over stdin only.
+
+        Raises:
+            HostError: the connection failed, or the run id exists there with another plan.
+        """
+        limits = plan.limits
+        order = StartOrder(
+            run_id=plan.run_id,
+            digest=plan.digest,
+            argv=list(plan.argv),
+            env=plan.env.values(),
+            secrets=list(plan.env.secrets().items()),
+            cwd=cwd,
+            files=dict(plan.home_files),
+            total_s=limits.total_s,
+            grace_s=limits.grace_s,
+            max_log_bytes=limits.max_log_bytes,
+            max_processes=limits.max_processes,
+        )
+        return self.remote.start(order, [key.encode()] * len(order.secrets))
+
+    def attend(
+        self,
+        plan: RunPlan,
+        directory: Path,
+        key: str,
+        watch: Watch,
+        *,
+        tell: Callable[[Said], None],
+        interrupted: Callable[[], Interrupt | None],
+    ) -> Failure | None:
+        """Follow a started run until it has an ending; blocks.
+
+        Args:
+            directory: Where our own copy of its output grows; an existing copy is read first, then continued.
+            tell: Called for each agent event worth a line.
+            interrupted: Asked every half second; `cancel` ends the run, `detach` leaves it and returns.
+
+        Returns:
+            Why we ended the run, if we did. `watch.ending` stays None after
+            `detach`, and when the host stayed out of reach for an hour past the run's limit.
+        """
+        events: queue.Queue[RunEvent] = queue.Queue()
+        copy = RunCopy(directory, [key.encode()])
+        for event in copy.replay():
+            watch.take(event)
+        self.follower.watch(plan.run_id, copy, events.put)
+        try:
+            return self._attend(plan, watch, events, tell, interrupted)
+        finally:
+            self.follower.unwatch(plan.run_id)
+            copy.close()
+
+    def _attend(
+        self,
+        plan: RunPlan,
+        watch: Watch,
+        events: queue.Queue[RunEvent],
+        tell: Callable[[Said], None],
+        interrupted: Callable[[], Interrupt | None],
+    ) -> Failure | None:
+        stopped: Failure | None = None
+        cancelled, asked_at = False, 0.0
+        last_news = time.monotonic()
+        while watch.ending is None:
+            for event in _waiting(events):
+                last_news = time.monotonic()
+                for said in watch.take(event):
+                    tell(said)
+            stopped = stopped or watch.stop_for()
+            wish = interrupted()
+            if wish == "detach":
+                return None
+            cancelled = cancelled or wish == "cancel"
+            now = time.monotonic()
+            if (stopped or cancelled) and now - asked_at > _ASK_AGAIN_S:
+                self.follower.cancel(plan.run_id)
+                asked_at = now
+            if now - last_news > plan.limits.total_s + _GIVE_UP_S:
+                return self._out_of_reach(plan, now - last_news)
+        return stopped
+
+    def _out_of_reach(self, plan: RunPlan, silent_s: float) -> Failure:
+        seen = f"no word from the host for {silent_s:.0f} s; the run may still live in {self.spec.directory}/runs/{plan.run_id}"
+        return fail(_K.HOST_UNREACHABLE, Evidence(source="host", seen=seen, where=self.name), names=plan.route.names)
+
+    def close(self) -> None:
+        """Let go of the host; runs on it go on."""
+        if self._follower is not None:
+            self._follower.close()
+        self.remote.close()
+
+
+def make_host(name: str, spec: HostSpec) -> Host:
+    """The host a spec describes; `spec` must be complete (blocks already loaded)."""
+    if spec.kind == "local":
+        return LocalHost(name)
+    if spec.address is None or spec.user is None or spec.key_file is None:
+        raise ValueError(f"host {name} is not complete")
+    known = spec.known_hosts or Path("~/.ssh/known_hosts").expanduser()
+    return SshHost(SshAddress(name, spec.address, spec.port, spec.user, spec.key_file, spec.host_key, known))
+
+
+def _waiting(events: queue.Queue[RunEvent]) -> list[RunEvent]:
+    """What has come, after waiting at most one tick for the first."""
+    try:
+        found = [events.get(timeout=_TICK_S)]
+    except queue.Empty:
+        return []
+    while True:
+        try:
+            found.append(events.get_nowait())
+        except queue.Empty:
+            return found

@@ -1,0 +1,878 @@
+"""The part of overnight that lives on the host: starts runs, outlives the connection, tells what became of them.
+
+Runs as `python3 -I -S THIS OP`, everything else is one JSON line on standard
+input. Standard library only, Python 3.8 or newer, imports nothing of ours. It
+is one file, longer than our others, because it travels: one upload, one hash,
+nothing on the host that could be half of another version.
+
+A run is a directory, `ROOT/runs/RUN_ID`. Only the supervisor of the run writes
+there, and it holds a lock on `lock` for its whole life, so that whoever asks
+later can tell a living run from a dead one without trusting a process number.
+Ages are read from the monotonic clock, which all processes of one boot share
+and which neither a changed wall clock nor a suspended laptop moves.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import resource
+import select
+import shutil
+import signal
+import stat
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # nothing of this exists at run time: the host may be 3.8
+    from collections.abc import Iterable
+    from typing import Any, NoReturn
+
+    Json = dict[str, Any]
+
+RECORD_BYTES = 4096  # one page: written in place, never half of it seen
+TICK_S = 0.2
+KILL_TICK_S = 0.02
+BEAT_S = 2.0
+SCAN_S = 15.0
+SCAN_ENTRIES = 2000
+FOLLOW_TICK_S = 0.1
+FOLLOW_BEAT_S = 5.0
+FOLLOW_DEAF_S = 90
+CHUNK_BYTES = 65536
+ORDER_BYTES = 32 * 1024 * 1024
+FINAL = ("finished", "lost", "absent")
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+
+
+def main(op: str) -> int:
+    os.umask(0o077)
+    say(f"\nOVERNIGHT-{op.upper()} 1\n")  # rc files may have printed before us; readers skip to this line
+    order = read_order() if op != "follow" else {}
+    if op == "follow":
+        return follow()
+    if op == "exec":
+        return execute(order)
+    if op in ("start", "facts"):
+        say(json.dumps(start(order) if op == "start" else facts(order)) + "\n")
+        return 0
+    return 2
+
+
+def say(text: str) -> None:
+    write_all(1, text.encode())
+
+
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def read_order() -> Json:
+    """The first line of standard input, and not one byte more: what follows belongs to the child."""
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) < ORDER_BYTES:
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        line += byte
+    order: Json = json.loads(line)
+    return order
+
+
+# --- the run directory ---
+
+
+def root_of(order: Json) -> str:
+    return os.path.join(os.path.expanduser("~"), order["root"])
+
+
+class RunDir:
+    """The files of one run, and what they prove about it."""
+
+    def __init__(self, root: str, run_id: str) -> None:
+        if not RUN_ID.match(run_id):
+            raise ValueError(f"not a run id: {run_id!r}")
+        self.run_id = run_id
+        self.path = os.path.join(root, "runs", run_id)
+
+    def at(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def read(self, name: str) -> Json | None:
+        """A record, or None when it is not there or was caught while being written."""
+        try:
+            with open(self.at(name), "rb") as file:
+                record: Json = json.loads(file.read())
+                return record
+        except (OSError, ValueError):
+            return None
+
+    def write(self, name: str, record: Json) -> None:
+        """Make `name` appear whole and for good."""
+        with open(self.at(name + ".new"), "wb") as file:
+            file.write(json.dumps(record).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(self.at(name + ".new"), self.at(name))
+
+    def claim(self, digest: str) -> bool:
+        """True for exactly one caller. A link, so that nobody ever sees a claim without its content."""
+        mine = self.at(f"claim.{os.getpid()}")
+        with open(mine, "w") as file:
+            file.write(json.dumps({"digest": digest}))
+        try:
+            os.link(mine, self.at("claim"))
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(mine)
+        return True
+
+    def supervised(self) -> bool:
+        try:
+            fd = os.open(self.at("lock"), os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(
+                fd, fcntl.LOCK_SH | fcntl.LOCK_NB
+            )  # shared: two who ask do not take each other for a supervisor
+        except OSError as error:
+            return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+        finally:
+            os.close(fd)
+        return False
+
+    def state(self) -> tuple[str, str]:
+        """(absent | starting | running | finished | orphaned | lost, why)."""
+        if not os.path.exists(self.at("claim")):
+            return "absent", "the host has no such run directory"
+        if os.path.exists(self.at("exit.json")):
+            return "finished", ""
+        if self.supervised():
+            return ("running" if os.path.exists(self.at("started.json")) else "starting"), ""
+        if os.path.exists(self.at("exit.json")):  # it ended between the two looks
+            return "finished", ""
+        started = self.read("started.json")
+        if started is None:
+            if age_of(self.at("claim")) < 5:  # between claim and lock
+                return "starting", ""
+            return "lost", "the supervisor died before the start was recorded"
+        if started["boot_id"] != boot_id():
+            return "lost", "the host rebooted during the run"
+        if marked(self.run_id):
+            return "orphaned", "the supervisor died, processes of the run live"
+        return "lost", "the supervisor died before it recorded the end"
+
+
+def age_of(path: str) -> float:
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return "unknown"
+
+
+# --- processes ---
+
+
+def stat_of(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat after the name, state first; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].decode().split()
+    except OSError:
+        return None
+
+
+def tree_below(pid: int) -> list[int]:
+    """Every living descendant. Walks children files: reading all of /proc costs 200 times as much."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            tasks = os.listdir(f"/proc/{parent}/task")
+        except OSError:
+            continue
+        for task in tasks:
+            try:
+                with open(f"/proc/{parent}/task/{task}/children") as file:
+                    children = [int(word) for word in file.read().split()]
+            except OSError:
+                continue
+            waiting += children
+            found += children
+    return found
+
+
+def marked(run_id: str) -> list[int]:
+    """Living processes that carry the run's mark in their environment, for when no supervisor is left to ask."""
+    mark = b"OVERNIGHT_RUN_ID=" + run_id.encode()
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if mark in file.read().split(b"\0"):
+                    found.append(int(name))
+        except OSError:
+            continue
+    return found
+
+
+def kill(pids: Iterable[int], number: int) -> int:
+    """How many took the signal."""
+    sent = 0
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+            sent += 1
+        except OSError:
+            continue
+    return sent
+
+
+def threads_of_user() -> int:
+    """What RLIMIT_NPROC counts already: every thread of this user."""
+    total = 0
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        try:
+            if name.isdigit() and os.stat("/proc/" + name).st_uid == os.getuid():
+                total += len(os.listdir(f"/proc/{name}/task"))
+        except OSError:
+            continue
+    return total
+
+
+def become_subreaper() -> bool:
+    """Adopt every orphan of the run, so that wait() can prove there is none left. False where Linux is not."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        import ctypes
+    except ImportError:
+        return False
+    return bool(ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def oom_kills() -> int:
+    """Kills by the kernel for want of memory since boot, on the whole host."""
+    try:
+        with open("/proc/vmstat") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    except OSError:
+        return 0
+
+
+# --- start ---
+
+
+def start(order: Json) -> Json:
+    """Start the run, once. Whoever comes second is told what became of the first."""
+    run = RunDir(root_of(order), order["run_id"])
+    try:
+        os.makedirs(run.path, 0o700, exist_ok=True)
+        mine = run.claim(order["digest"])
+    except OSError as error:
+        return refusal("claim", error)
+    if not mine:
+        return standing(run, order["digest"])
+    try:
+        lock = prepare(run, order)
+        answer = daemonise(run, order, lock)
+    except OSError as error:
+        answer = refusal("prepare", error)
+    if answer["answer"] == "error":
+        shutil.rmtree(run.path, ignore_errors=True)
+    return answer
+
+
+def refusal(what: str, error: OSError) -> Json:
+    name = errno.errorcode.get(error.errno or 0, "")
+    return {"answer": "error", "what": f"{what}: {error}", "errno": name}
+
+
+def standing(run: RunDir, digest: str) -> Json:
+    claim = run.read("claim") or {}
+    if claim.get("digest") != digest:
+        return {"answer": "conflict", "run_dir": run.path}
+    return {"answer": "already", "state": run.state()[0], "run_dir": run.path}
+
+
+def prepare(run: RunDir, order: Json) -> int:
+    """Everything that can fail for want of room, done before the process exists. Returns the held lock."""
+    lock = os.open(run.at("lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    slot = os.open(run.at(".exit.slot"), os.O_WRONLY | os.O_CREAT, 0o600)
+    write_all(slot, b" " * RECORD_BYTES)
+    os.fsync(slot)
+    os.close(slot)
+    for name in ("home", "tmp"):
+        os.makedirs(run.at(name), 0o700, exist_ok=True)
+    for name, text in order["files"].items():
+        path = os.path.normpath(os.path.join(run.at("home"), name))
+        if not path.startswith(run.at("home") + os.sep):
+            raise OSError(errno.EINVAL, f"not below home: {name}")
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    for name in ("out", "err"):
+        os.close(os.open(run.at(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    run.write("spec.json", {name: order[name] for name in order if name != "files"})
+    with open(run.at("hb"), "wb") as file:
+        file.write(b" " * RECORD_BYTES)
+    return lock
+
+
+def daemonise(run: RunDir, order: Json, lock: int) -> Json:
+    """Leave a supervisor behind and return its first words. Its standard input is ours, still unread."""
+    mouth, ear = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.close(mouth)
+            supervise_and_exit(run, order, lock, ear)
+        os._exit(0)
+    os.close(ear)
+    os.close(lock)
+    os.wait()
+    said = b"".join(iter(lambda: os.read(mouth, RECORD_BYTES), b""))
+    if not said:
+        return {"answer": "error", "what": "the supervisor died at its start", "errno": ""}
+    answer: Json = json.loads(said)
+    return answer
+
+
+def supervise_and_exit(run: RunDir, order: Json, lock: int, ear: int) -> NoReturn:
+    supervisor = Supervisor(run, order)
+    try:
+        supervisor.live(ear)
+    except OSError as error:  # no room for the record of the start, or the run directory is gone
+        supervisor.abandon()
+        write_all(ear, json.dumps(refusal("record", error)).encode())
+    finally:
+        os.close(lock)
+        os._exit(0)  # never unwind into the caller's frames: they belong to another process
+
+
+class Supervisor:
+    """Carries one run from its fork to its exit record."""
+
+    def __init__(self, run: RunDir, order: Json) -> None:
+        self.run = run
+        self.order = order
+        self.limits: Json = order["limits"]
+        places = {"home": run.at("home"), "tmp": run.at("tmp"), "run": run.path}
+        self.env = {name: filled(text, places) for name, text in order["env"].items()}
+        # an argument with white space is prose, the instruction: it reaches the agent as it was written
+        self.argv = [text if re.search(r"\s", text) else filled(text, places) for text in order["argv"]]
+        self.cwd = filled(order["cwd"] or "{home}", places)
+        self.began = time.monotonic()
+        self.oom_before = oom_kills()
+        self.cancelled = False
+        self.code: int | None = None
+        self.signal: int | None = None
+        self.main_ended: float | None = None
+        self.tree = WorkTree(self.cwd)
+        self.subreaper = False
+        self.main = 0
+
+    def live(self, ear: int) -> None:
+        for fd in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+        self.subreaper = become_subreaper()
+        woken = self._listen()
+        threads = threads_of_user()
+        report, told = os.pipe()
+        self.main = os.fork()
+        if self.main == 0:
+            os.close(report)
+            Child(self, told, threads).become()
+        os.close(told)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        problem = b"".join(iter(lambda: os.read(report, RECORD_BYTES), b"")).decode()
+        os.close(report)
+        if problem.startswith("secrets:"):  # nothing ran; the same order may come again
+            os.waitpid(self.main, 0)
+            write_all(ear, json.dumps({"answer": "error", "what": problem, "errno": ""}).encode())
+            return
+        self._record_start()
+        self._beat(time.monotonic())
+        write_all(ear, json.dumps({"answer": "started", "pid": self.main, "run_dir": self.run.path}).encode())
+        os.dup2(0, ear)  # the answer is whole; nothing said later belongs to it
+        reason, survivors = self._watch(woken)
+        self._record_end(reason, survivors, problem)
+
+    def abandon(self) -> None:
+        """End everyone. Nothing may live that nobody can record."""
+        while self.main and self._reap():
+            kill(self._living(), signal.SIGKILL)
+            time.sleep(KILL_TICK_S)
+
+    def _listen(self) -> int:
+        def cancel(_number: int, _frame: object) -> None:
+            self.cancelled = True
+
+        woken, wake = os.pipe()
+        for fd in (woken, wake):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, cancel)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        return woken
+
+    def _record_start(self) -> None:
+        fields = stat_of(self.main)
+        self.run.write(
+            "started.json",
+            {
+                "schema": 1,
+                "pid": self.main,
+                "pid_ticks": fields[19] if fields else None,
+                "supervisor": os.getpid(),
+                "boot_id": boot_id(),
+                "boot_s": self.began,
+                "subreaper": self.subreaper,
+            },
+        )
+
+    def _watch(self, woken: int) -> tuple[str, int]:
+        """Until wait() says there is nobody left. Returns why it ended and how many outlived the main process."""
+        reason, survivors = "", 0
+        ending_at, beaten = 0.0, self.began
+        while self._reap():
+            now = time.monotonic()
+            if not reason:
+                reason = self._reason(now)
+                if reason:
+                    sent = kill(self._living(), signal.SIGTERM)
+                    survivors = sent if reason == "exited" else 0
+                    ending_at = now + self.limits["grace_s"]
+            elif now >= ending_at:
+                kill(self._living(), signal.SIGKILL)
+            if now - beaten >= BEAT_S:
+                beaten = now
+                self._beat(now)
+            pause = KILL_TICK_S if reason and now >= ending_at else TICK_S
+            if select.select([woken], [], [], pause)[0]:
+                os.read(woken, 512)
+        return reason or "exited", survivors
+
+    def _reap(self) -> bool:
+        """Collect whoever died. False once nobody is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self.main:
+                self.main_ended = time.monotonic()
+                if os.WIFSIGNALED(status):
+                    self.signal = os.WTERMSIG(status)
+                else:
+                    self.code = os.WEXITSTATUS(status)
+
+    def _living(self) -> list[int]:
+        if os.path.isdir("/proc"):
+            return tree_below(os.getpid())
+        return [-self.main]  # without /proc the main process's group is all that can be named
+
+    def _reason(self, now: float) -> str:
+        if self.main_ended is not None:
+            return "exited"
+        if self.cancelled:
+            return "request"
+        if now - self.began >= self.limits["total_s"]:
+            return "total_s"
+        if sum(os.stat(self.run.at(name)).st_size for name in ("out", "err")) > self.limits["max_log_bytes"]:
+            return "max_log_bytes"
+        return ""
+
+    def _beat(self, now: float) -> None:
+        pids = self._living()
+        record = {
+            "schema": 1,
+            "at_s": now,
+            "cpu_s": round(cpu_seconds(pids), 2),
+            "processes": len(pids),
+            "work_changed_at_s": self.tree.changed_at(now),
+        }
+        overwrite(self.run.at("hb"), record)
+
+    def _record_end(self, reason: str, survivors: int, problem: str) -> None:
+        ended = self.main_ended or time.monotonic()
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        record = {
+            "schema": 1,
+            "run_id": self.run.run_id,
+            "reason": reason,
+            "code": self.code,
+            "signal": self.signal,
+            "exec_error": problem or None,
+            "seconds": round(ended - self.began, 3),
+            "survivors": survivors,
+            "max_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            "oom_kills": max(0, oom_kills() - self.oom_before),
+            "disk_free_bytes": shutil.disk_usage(self.run.path).free,
+        }
+        finish(self.run, record)
+
+
+def filled(text: str, places: dict[str, str]) -> str:
+    for name, path in places.items():
+        text = text.replace("{" + name + "}", path)
+    return text
+
+
+def overwrite(path: str, record: Json) -> None:
+    """Replace a record in its place, which needs no room on a full disk."""
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.pwrite(fd, json.dumps(record).encode().ljust(RECORD_BYTES), 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def finish(run: RunDir, record: Json) -> None:
+    overwrite(run.at(".exit.slot"), record)
+    os.rename(run.at(".exit.slot"), run.at("exit.json"))
+    folder = os.open(run.path, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Processor time of the living tree and of everyone it has already buried."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = 0
+    for pid in pids:
+        fields = stat_of(pid)
+        ticks += sum(int(field) for field in fields[11:15]) if fields else 0
+    return usage.ru_utime + usage.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+class WorkTree:
+    """When the working directory last changed, as far as a bounded look can tell."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.scanned: float | None = None
+        self.seen = b""
+        self.changed: float | None = None
+
+    def changed_at(self, now: float) -> float | None:
+        """Monotonic seconds of the last change seen; None when there is no such directory."""
+        if self.scanned is None or now - self.scanned >= SCAN_S:
+            self.scanned = now
+            seen = self._look()
+            if seen != self.seen:
+                self.seen, self.changed = seen, now
+        return self.changed
+
+    def _look(self) -> bytes:
+        digest = hashlib.md5()  # noqa: S324  # compares two looks, proves nothing
+        git = os.path.join(self.path, ".git")
+        waiting, left = [os.path.join(git, "HEAD"), os.path.join(git, "logs"), self.path], SCAN_ENTRIES
+        while waiting and left > 0:
+            path = waiting.pop(0)  # breadth first: the bound cuts depth, not whole folders
+            left -= 1
+            try:
+                found = os.lstat(path)
+                if stat.S_ISDIR(found.st_mode):
+                    waiting += [os.path.join(path, name) for name in sorted(os.listdir(path)) if name != ".git"]
+            except OSError:
+                continue
+            digest.update(f"{path} {found.st_mtime_ns} {found.st_size}\n".encode(errors="replace"))
+        return digest.digest() if os.path.isdir(self.path) else b""
+
+
+class Child:
+    """The process between fork and exec. The only one that ever holds a secret."""
+
+    def __init__(self, supervisor: Supervisor, told: int, threads: int) -> None:
+        self.supervisor = supervisor
+        self.told = told
+        self.threads = threads
+
+    def become(self) -> NoReturn:
+        step = "secrets"
+        try:
+            env = self._environment()
+            step = "cwd"
+            os.chdir(self.supervisor.cwd)
+            step = "limits"
+            self._confine()
+            step = "exec"
+            os.execvpe(self.supervisor.argv[0], self.supervisor.argv, env)  # noqa: S606  # no shell, on purpose
+        except (OSError, ValueError) as error:
+            write_all(self.told, explain(step, error, self.supervisor.argv[0], self.supervisor.cwd).encode())
+        finally:
+            os._exit(127)
+
+    def _environment(self) -> dict[str, Any]:
+        env: dict[str, Any] = dict(self.supervisor.env, OVERNIGHT_RUN_ID=self.supervisor.run.run_id)
+        for secret in self.supervisor.order["secrets"]:
+            value = b""
+            while len(value) < secret["bytes"]:
+                part = os.read(0, secret["bytes"] - len(value))
+                if not part:
+                    raise OSError(errno.EPIPE, "the connection ended before all of them came")
+                value += part
+            env[secret["name"]] = value
+        return env
+
+    def _confine(self) -> None:
+        run = self.supervisor.run
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for fd, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(run.at(name), os.O_WRONLY | os.O_APPEND), fd)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)  # Python ignores SIGPIPE and exec would hand that on
+        if hasattr(signal, "SIGXFSZ"):
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        allowed = self.threads + int(self.supervisor.limits["max_processes"])
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        if hard == resource.RLIM_INFINITY or allowed < hard:
+            resource.setrlimit(resource.RLIMIT_NPROC, (allowed, allowed))
+        os.umask(0o022)
+
+
+def explain(step: str, error: OSError | ValueError, command: str, cwd: str) -> str:
+    """Why a program could not be started, in words; never holds a value of the environment."""
+    if isinstance(error, ValueError):
+        return f"{step}: a variable or argument holds a NUL byte"
+    text = f"{step}: {os.strerror(error.errno or 0)}"
+    if step != "exec":
+        return f"{text}: {cwd}" if step == "cwd" else text
+    if error.errno == errno.ENOENT and os.path.exists(command):
+        return f"{text}: {command} is there, the interpreter its first line names is not"
+    return f"{text}: {command}"
+
+
+# --- follow ---
+
+
+class Followed:
+    """One subscription: how far the other side has read one run."""
+
+    def __init__(self, run: RunDir, command: Json) -> None:
+        self.run = run
+        self.key = {"r": run.run_id, "i": command["i"]}
+        self.offsets = {"out": int(command["out"]), "err": int(command["err"])}
+        self.told: str | None = None
+        self.told_at = 0.0
+        self.state: tuple[str, str] = ("starting", "")
+        self.looked_at = 0.0
+        self.cancel = False
+
+    def turn(self, now: float) -> bool:
+        """Send what there is, at most one chunk a stream. False once the end was sent."""
+        self._look(now)
+        state, why = self.state
+        if self.cancel and state in ("running", "orphaned"):
+            self.cancel = False
+            end_run(self.run, state)
+        if state != self.told or now - self.told_at >= FOLLOW_BEAT_S:
+            self.told, self.told_at = state, now
+            send({"k": "s", "state": state, **self.key, **self._vital(now)})
+        sent = sum([self._copy(name) for name in ("out", "err")])
+        if sent or state not in FINAL:  # the state was read before the bytes, so nothing can come after it
+            return True
+        send({"k": "end", "why": why, "exit": self.run.read("exit.json"), **self.key, **self._vital(now)})
+        return False
+
+    def _look(self, now: float) -> None:
+        ended = os.path.exists(self.run.at("exit.json"))
+        if ended or now - self.looked_at >= (0.1 if self.state[0] == "starting" else 1.0):
+            self.looked_at = now
+            self.state = self.run.state()
+
+    def _vital(self, now: float) -> Json:
+        beat = self.run.read("hb") or {}
+        if "at_s" in beat:
+            changed = beat.pop("work_changed_at_s")
+            beat["age_s"] = round(max(0.0, now - beat.pop("at_s")), 2)
+            beat["work_changed_s"] = None if changed is None else round(max(0.0, now - changed), 1)
+        return {"started": self.run.read("started.json"), "hb": beat or None}
+
+    def _copy(self, name: str) -> int:
+        try:
+            fd = os.open(self.run.at(name), os.O_RDONLY)
+        except OSError:
+            return 0
+        try:
+            data = os.pread(fd, CHUNK_BYTES, self.offsets[name])
+        finally:
+            os.close(fd)
+        if data:
+            send({"k": "d", "s": name, "o": self.offsets[name], "n": len(data), **self.key}, data)
+            self.offsets[name] += len(data)
+        return len(data)
+
+
+def send(frame: Json, data: bytes = b"") -> None:
+    write_all(1, json.dumps(frame).encode() + b"\n" + data)
+
+
+def end_run(run: RunDir, state: str) -> None:
+    """Ask the supervisor to end its run; an orphan, which has none, is ended and recorded here."""
+    started = run.read("started.json")
+    if started is None:
+        return
+    if state == "running":
+        kill([started["supervisor"]], signal.SIGTERM)
+        return
+    lock = os.open(run.at("lock"), os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return  # another follower is at it
+    deadline = time.monotonic() + 10
+    while kill(marked(run.run_id), signal.SIGKILL) and time.monotonic() < deadline:
+        time.sleep(KILL_TICK_S)
+    seconds = round(time.monotonic() - started["boot_s"], 3)
+    record = {"schema": 1, "run_id": run.run_id, "reason": "orphan", "code": None, "signal": None, "seconds": seconds}
+    finish(run, record)
+    os.close(lock)
+
+
+def follow() -> int:
+    """Stream every subscribed run until standard input ends, or nobody pinged for 90 s."""
+    signal.alarm(FOLLOW_DEAF_S)  # its default action ends us even while a write to a dead peer blocks
+    followed: dict[str, Followed] = {}
+    pending, beaten, busy = b"", 0.0, False
+    while True:
+        if select.select([0], [], [], 0 if busy else FOLLOW_TICK_S)[0]:
+            data = os.read(0, CHUNK_BYTES)
+            if not data:
+                return 0
+            *lines, pending = (pending + data).split(b"\n")
+            for line in lines:
+                obey(json.loads(line), followed)
+        now = time.monotonic()
+        if now - beaten >= FOLLOW_BEAT_S:
+            beaten = now
+            send({"k": "h"})
+        before = [dict(each.offsets) for each in followed.values()]
+        ended: set[str] = {run_id for run_id, each in followed.items() if not each.turn(now)}
+        busy = before != [each.offsets for each in followed.values()]
+        for run_id in ended:
+            del followed[run_id]
+
+
+def obey(command: Json, followed: dict[str, Followed]) -> None:
+    signal.alarm(FOLLOW_DEAF_S)
+    kind, run_id = command["c"], command.get("r", "")
+    if kind == "sub":
+        followed[run_id] = Followed(RunDir(root_of(command), run_id), command)
+    elif kind == "unsub":
+        followed.pop(run_id, None)
+    elif kind == "signal" and run_id in followed:
+        followed[run_id].cancel = True
+
+
+# --- exec and facts ---
+
+
+def execute(order: Json) -> int:
+    """Become the ordered command, its standard input starting right after our line."""
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"} if order["env"] is None else order["env"]
+    time_s = order.get("time_s")
+    try:
+        os.umask(0o022)
+        if order["cwd"]:
+            os.chdir(order["cwd"])
+        if time_s:
+            watch_time(time_s)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.execvpe(order["argv"][0], order["argv"], env)  # noqa: S606  # no shell, on purpose
+    except OSError as error:
+        step = "exec" if os.path.isdir(order["cwd"] or "/") else "cwd"
+        write_all(2, f"\nOVERNIGHT-EXEC-FAILED {explain(step, error, order['argv'][0], order['cwd'])}\n".encode())
+    return 127
+
+
+def watch_time(time_s: float) -> None:
+    """Leave a process behind that ends our group at the deadline and goes when we go.
+
+    Not alarm(): git and others set their own. Not a parent: the channel must be the command itself.
+    """
+    command, group = os.getpid(), os.getpgrp()
+    if os.fork():
+        return
+    os.setsid()
+    for fd in (0, 1, 2):
+        os.close(fd)
+    deadline = time.monotonic() + time_s
+    for number, pause in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.0)):
+        while time.monotonic() < deadline:
+            if os.getppid() != command:
+                os._exit(0)
+            time.sleep(0.2)
+        kill([-group if group == command else command], number)
+        deadline += pause
+    os._exit(0)
+
+
+def facts(order: Json) -> Json:
+    import platform
+    import pwd
+
+    root = root_of(order)
+    os.makedirs(root, 0o700, exist_ok=True)
+    path = os.pathsep.join(order["path"])
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "user": pwd.getpwuid(os.getuid()).pw_name,
+        "uid": os.getuid(),
+        "home": os.path.expanduser("~"),
+        "root": root,
+        "boot_id": boot_id(),
+        "disk_free_bytes": shutil.disk_usage(root).free,
+        "file_system": file_system(root),
+        "found": {name: shutil.which(name, path=path) for name in order["find"]},
+    }
+
+
+def file_system(path: str) -> str | None:
+    """Its kind (ext4, nfs4, tmpfs), because locks lie on some; None where the kernel does not say."""
+    real = os.path.realpath(path)
+    best: tuple[str, str | None] = ("", None)
+    try:
+        with open("/proc/mounts") as file:
+            mounts = [line.split()[1:3] for line in file]
+    except OSError:
+        return None
+    for place, kind in mounts:
+        if len(place) >= len(best[0]) and (real + "/").startswith(place.rstrip("/") + "/"):
+            best = (place, kind)
+    return best[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

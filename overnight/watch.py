@@ -1,0 +1,129 @@
+"""Watches one run: takes what the host and the agent say, and says when to stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from overnight.events import Act, AgentEvent, Ending, Exited, Heartbeat, Killed, Lost, Output, RunEvent, Started
+from overnight.failures import Failure
+from overnight.harnesses.protocol import Harness
+from overnight.lockfile import ErrorRule
+from overnight.plan import RunPlan
+from overnight.silence import Progress, judge
+from overnight.transcript import Said, Transcript
+
+_SHOWN = (Act.INIT, Act.RETRYING, Act.TOOL_STARTED, Act.COMMITTED, Act.DENIED, Act.ERROR, Act.RESULT)
+
+
+class Watch:
+    """State of one followed run. Feed it every event in order; ask `stop_for` after each and about once a second.
+
+    Ages come from the host's heartbeats only: while the link is down no time
+    passes here, so a lost connection is never a silent agent.
+    """
+
+    def __init__(self, plan: RunPlan, harness: Harness, rules: Sequence[ErrorRule]) -> None:
+        self._plan = plan
+        self._harness = harness
+        self._rules = rules
+        self._reader = harness.reader()
+        self._names = plan.route.names
+        self._beat: Heartbeat | None = None
+        self.transcript = Transcript()
+        self.first_event_s: float | None = None
+
+    @property
+    def ending(self) -> Ending | None:
+        return self.transcript.ending
+
+    @property
+    def age_s(self) -> float:
+        return self._beat.age_s if self._beat else 0.0
+
+    def take(self, event: RunEvent) -> list[Said]:
+        """Account for one event; returns the agent events in it that are worth a line to a person."""
+        match event:
+            case Output(stream=stream, data=data):
+                return self._output(stream, data)
+            case Heartbeat():
+                self._beat = event
+            case Exited() | Killed() | Lost():
+                self.transcript.ending = event
+            case Started():
+                pass
+        return []
+
+    def said(self) -> Failure | None:
+        """What the harness's own words prove so far."""
+        return self._harness.diagnose(self.transcript, self._rules, self._names)
+
+    def stop_for(self) -> Failure | None:
+        """The reason to end the run now, or None.
+
+        A failure that shuts the route is acted on at its first event: a CLI
+        retries a refused key for three minutes. Silence is judged by the clocks.
+        """
+        if self.ending is not None:
+            return None
+        if self.transcript.last(Act.RETRYING, Act.ERROR) is not None:
+            proven = self.said()
+            if proven is not None and proven.shuts_route:
+                return proven
+        return self._silence()
+
+    def model_answered(self) -> str | None:
+        """The model id in the newest answer, as the provider named it."""
+        return next(
+            (s.event.model for s in reversed(self.transcript.said) if s.event.model and s.event.act is not Act.INIT),
+            None,
+        )
+
+    def _output(self, stream: str, data: bytes) -> list[Said]:
+        self.transcript.add_bytes(stream, data)
+        events = self._reader.feed("err" if stream == "err" else "out", data)
+        if events and self.first_event_s is None:
+            self.first_event_s = self.age_s
+        self.transcript.add_events(self.age_s, events)
+        return [Said(self.age_s, event) for event in events if event.act in _SHOWN]
+
+    def _silence(self) -> Failure | None:
+        if self._beat is None:
+            return None
+        last = self.transcript.said[-1] if self.transcript.said else None
+        progress = Progress(
+            age_s=self._beat.age_s,
+            quiet_s=None if self.first_event_s is None else self._beat.quiet_s,
+            unchanged_s=self._beat.work_changed_s,
+            last_event=f"{describe(last.event)} at {last.at_s:.0f} s" if last else "",
+            cpu_s=self._beat.cpu_s,
+            processes=self._beat.processes,
+        )
+        silence = judge(progress, self._plan.limits)
+        if silence is None:
+            return None
+        proven = self.said()
+        if proven is not None:
+            return proven.model_copy(update={"evidence": (*proven.evidence, *silence.evidence())})
+        return silence.failure(self._names)
+
+
+def describe(event: AgentEvent) -> str:
+    """One event in a few words, for progress lines; never the model's prose."""
+    match event.act:
+        case Act.INIT:
+            return f"started, model {event.model or '?'}"
+        case Act.RETRYING:
+            status = event.status if event.status is not None else "no answer"
+            return f"retry {event.attempt or '?'}: {status} {event.error or ''}".rstrip()
+        case Act.TOOL_STARTED | Act.TOOL_RUNNING | Act.TOOL_ENDED:
+            return f"tool {event.tool or '?'}"
+        case Act.COMMITTED:
+            return f"commit {(event.sha or '')[:10]}".rstrip()
+        case Act.DENIED:
+            return f"permission denied: {event.tool or '?'}"
+        case Act.ERROR:
+            return f"error {event.error or event.status or ''}".rstrip()
+        case Act.RESULT:
+            return "result ok" if event.ok else f"result: {event.error or event.status or 'not ok'}"
+        case _:
+            return str(event.act)
