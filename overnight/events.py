@@ -46,7 +46,11 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Exited:
-    """The process ended by itself. `code` is None when a signal ended it, then `signal` is set."""
+    """The process ended by itself. `code` is None when a signal ended it, then `signal` is set.
+
+    `exec_error` is set when the program could not be started at all, e.g.
+    `exec: No such file or directory: claude`; nothing ran then.
+    """
 
     code: int | None
     signal: int | None
@@ -54,6 +58,7 @@ class Exited:
     max_rss_bytes: int | None = None
     oom_kills: int = 0
     survivors: int = 0
+    exec_error: str | None = None
 
 
 @dataclass(frozen=True)

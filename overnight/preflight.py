@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overnight.events import Act, Exited
-from overnight.failures import Evidence, Failure, FailureError, FailureKind, fail
+from overnight.failures import Evidence, Failure, FailureError, FailureKind, Retry, fail
 from overnight.harnesses.protocol import Harness
 from overnight.lockfile import HarnessEntry, Provider
 from overnight.outcome import process_failure
@@ -58,7 +58,10 @@ def check(
 ) -> Checked:
     """Probe a route once. Takes about 2 s on a healthy one, at most the lock's probe `total_s` and a little.
 
-    Raises nothing for what can be wrong with a route: that is the answer.
+    What is wrong with a route is the answer, not an exception.
+
+    Raises:
+        HostError: the host could not be reached for now; worth another try.
     """
     began = time.monotonic()
     plan, harness = question.plan, question.harness
@@ -78,6 +81,8 @@ def check(
             watch, failure = _ask(question, station, plan.located(executable), key, interrupted)
             found = answer.result()
     except FailureError as error:
+        if error.failure.retry is Retry.BACKOFF:
+            raise
         return Checked(route, time.monotonic() - began, error.failure, executable, version)
     failure = verdict(question, watch, failure, found)
     return Checked(
@@ -137,8 +142,7 @@ def verdict(question: Question, watch: Watch, failure: Failure | None, found: Di
 def _not_health(question: Question, watch: Watch) -> Failure | None:
     """The process ended well; was it the model we asked that said the word we asked for?"""
     plan, names = question.plan, question.plan.route.names
-    result = watch.transcript.last(Act.RESULT, Act.SPOKE)
-    text = result.event.text if result else ""
+    text = "".join(s.event.text for s in watch.transcript.said if s.event.act in (Act.SPOKE, Act.RESULT))
     if question.nonce not in text:
         said = f"the word {question.nonce} did not come back; the agent's answer has {len(text)} characters"
         ending = watch.ending

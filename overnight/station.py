@@ -179,7 +179,8 @@ class Station:
         return stopped
 
     def _out_of_reach(self, plan: RunPlan, silent_s: float) -> Failure:
-        seen = f"no word from the host for {silent_s:.0f} s; the run may still live in {self.spec.directory}/runs/{plan.run_id}"
+        lies = f"{self.spec.directory}/runs/{plan.run_id}"
+        seen = f"no word from the host for {silent_s:.0f} s; the run may still live in {lies}"
         return fail(_K.HOST_UNREACHABLE, Evidence(source="host", seen=seen, where=self.name), names=plan.route.names)
 
     def close(self) -> None:

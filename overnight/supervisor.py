@@ -135,6 +135,14 @@ class RunDir:
             os.unlink(mine)
         return True
 
+    def unclaim(self) -> None:
+        """Take back what a start wrote, the claim last; the work tree beside it is not ours."""
+        for name in (".exit.slot", "spec.json", "started.json", "hb", "out", "err", "claim"):
+            try:
+                os.unlink(self.at(name))
+            except OSError:
+                continue
+
     def supervised(self) -> bool:
         try:
             fd = os.open(self.at("lock"), os.O_RDWR)
@@ -299,7 +307,7 @@ def start(order: Json) -> Json:
     except OSError as error:
         answer = refusal("prepare", error)
     if answer["answer"] == "error":
-        shutil.rmtree(run.path, ignore_errors=True)
+        run.unclaim()
     return answer
 
 
@@ -390,6 +398,8 @@ class Supervisor:
         self.signal: int | None = None
         self.main_ended: float | None = None
         self.tree = WorkTree(self.cwd)
+        self.out_bytes = 0
+        self.spoke_at = self.began
         self.subreaper = False
         self.main = 0
 
@@ -504,9 +514,10 @@ class Supervisor:
             return "request"
         if now - self.began >= self.limits["total_s"]:
             return "total_s"
-        if sum(os.stat(self.run.at(name)).st_size for name in ("out", "err")) > self.limits["max_log_bytes"]:
-            return "max_log_bytes"
-        return ""
+        out, err = (os.stat(self.run.at(name)).st_size for name in ("out", "err"))
+        if out != self.out_bytes:
+            self.out_bytes, self.spoke_at = out, now
+        return "max_log_bytes" if out + err > self.limits["max_log_bytes"] else ""
 
     def _beat(self, now: float) -> None:
         pids = self._living()
@@ -515,6 +526,7 @@ class Supervisor:
             "at_s": now,
             "cpu_s": round(cpu_seconds(pids), 2),
             "processes": len(pids),
+            "spoke_at_s": self.spoke_at,
             "work_changed_at_s": self.tree.changed_at(now),
         }
         overwrite(self.run.at("hb"), record)
@@ -716,6 +728,7 @@ class Followed:
         if "at_s" in beat:
             changed = beat.pop("work_changed_at_s")
             beat["age_s"] = round(max(0.0, now - beat.pop("at_s")), 2)
+            beat["quiet_s"] = round(max(0.0, now - beat.pop("spoke_at_s")), 2)
             beat["work_changed_s"] = None if changed is None else round(max(0.0, now - changed), 1)
         return {"started": self.run.read("started.json"), "hb": beat or None}
 

@@ -78,6 +78,11 @@ class Watch:
             None,
         )
 
+    def last_result(self) -> AgentEvent | None:
+        """The harness's final verdict on itself; the last one, since some print several."""
+        found = self.transcript.last(Act.RESULT)
+        return found.event if found else None
+
     def _output(self, stream: str, data: bytes) -> list[Said]:
         self.transcript.add_bytes(stream, data)
         events = self._reader.feed("err" if stream == "err" else "out", data)

@@ -65,6 +65,13 @@ set -e
 git --git-dir="$1/.git" for-each-ref --format='%(objectname) %(refname)' refs/heads
 echo "$(git --git-dir="$1/.git" rev-parse --verify HEAD) HEAD"
 """
+_FRESH = """
+set -e
+rm -rf "$2"
+git init -q --template= "$2"
+printf '%s\\n' "$1/.git/objects" > "$2/.git/objects/info/alternates"
+git -C "$2" -c core.hooksPath=/dev/null checkout -q --detach "$3"
+"""
 _BORROW = """
 set -e
 rm -rf "$2"
@@ -127,6 +134,11 @@ class Workspaces:
             lies = Evidence(source="host", seen=f"the work lies in {handle.work_dir}", where=handle.host)
             seen = Evidence(source="git", seen=str(error))
             raise CollectError(fail(_K.COLLECT_FAILED, seen, lies, names=plan.route.names)) from error
+
+    def fresh_clone(self, handle: RunHandle, tip: str, place: str) -> str:
+        """A clone of a run's commit at `place`, with none of the run's configuration. Returns `place`."""
+        self._sh(_FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
+        return place
 
     def _collect(self, plan: RunPlan, handle: RunHandle, repo: Repo) -> Collected:
         base, borrowed = handle.base_sha, f"{handle.run_dir}/collect.git"

@@ -58,9 +58,10 @@ _DIALECT = Dialect(
         ("Connection to the API was lost", _K.NETWORK),
         ("Invalid URL", _K.HARNESS_USAGE),
         ("Configuration error", _K.HARNESS_USAGE),
+        ("No conversation found", _K.HARNESS_USAGE),
     ),
     usage=re.compile(
-        r"^(?:error: |Error: )|cannot be used with root|Invalid session ID|No conversation found|requires --verbose"
+        r"^(?:error: |Error: )|cannot be used with root|Invalid session ID|could not start:"
     ),
 )
 

@@ -72,7 +72,7 @@ def judge(
 def _prove(transcript: Transcript, rules: Sequence[ErrorRule], dialect: Dialect) -> _Proof | None:
     ending = transcript.ending
     if isinstance(ending, Exited) and ending.exec_error is not None:
-        return _Proof(_K.HARNESS_MISSING, (Evidence(source="exit", seen=ending.exec_error),))
+        return _not_started(ending.exec_error)
     result = transcript.last(Act.RESULT)
     if result is not None and result.event.ok:
         return _death(transcript, dialect)
@@ -80,6 +80,15 @@ def _prove(transcript: Transcript, rules: Sequence[ErrorRule], dialect: Dialect)
     if complaint is not None and not _starved(ending):
         return _explain(complaint, transcript, rules, dialect)
     return _death(transcript, dialect)
+
+
+def _not_started(exec_error: str) -> _Proof:
+    seen = (Evidence(source="exit", seen=exec_error),)
+    if not exec_error.startswith("exec:"):
+        return _Proof(_K.HOST_UNFIT, seen)
+    if "Argument list too long" in exec_error:
+        return _Proof(_K.HARNESS_USAGE, seen, "shorten the instruction: one argument may hold 128 KiB on Linux")
+    return _Proof(_K.HARNESS_MISSING, seen)
 
 
 def _complaint(transcript: Transcript, result: Said | None) -> Said | None:
@@ -195,7 +204,7 @@ def _shown(said: Said, transcript: Transcript, dialect: Dialect) -> Evidence:
         what = (
             f"{dialect.retry_event} attempt {event.attempt or '?'}: {event.status or 'no status'} {event.error or ''}"
         )
-        since = f", first at {first.at_s:.1f} s" if first is not said else ""
+        since = f", tries since {first.at_s:.1f} s" if first is not said else ""
         return Evidence(source="event", seen=what.rstrip() + since, at_s=said.at_s)
     parts = [str(part) for part in (event.status, event.error) if part]
     head = " ".join(parts) or ("error" if event.act is Act.ERROR else "result: failed")

@@ -54,29 +54,31 @@ class LocalHost:
 
 
 class LocalChannel:
-    """One process. Sockets stand for its pipes, because a socket can be shut while another thread waits on it."""
+    """One process. Sockets stand for pipes, because a socket can be shut while another thread waits on it."""
 
     def __init__(self, command: str, home: Path, env: dict[str, str], host: str) -> None:
         self._host = host
         self._errors = bytearray()
         self._closed = False
-        self._input, their_input = socket.socketpair()
-        self._output, their_output = socket.socketpair()
-        with their_input, their_output:
+        ends = [socket.socketpair() for _ in range(3)]
+        (self._input, their_input), (self._output, their_output), (self._stderr, their_stderr) = ends
+        with their_input, their_output, their_stderr:
             try:
-                self._process = subprocess.Popen(
+                self._process: subprocess.Popen[bytes] = subprocess.Popen(
                     ["/bin/sh", "-c", command],
-                    stdin=their_input,
-                    stdout=their_output,
-                    stderr=subprocess.PIPE,
+                    stdin=their_input.fileno(),
+                    stdout=their_output.fileno(),
+                    stderr=their_stderr.fileno(),
                     cwd=home,
                     env=env,
                     start_new_session=True,
                 )
             except OSError as error:
-                self._input.close()
-                self._output.close()
+                for ours in (self._input, self._output, self._stderr):
+                    ours.close()
                 raise self._fault(FailureKind.HOST_UNFIT, f"no process could be started: {error.strerror}") from error
+        for end in (self._input, self._output):
+            weakref.finalize(self, end.close)  # not in `close`: another thread may still wait on it
         self._drained = threading.Thread(target=self._drain, name=f"stderr on {host}", daemon=True)
         self._drained.start()
         threading.Thread(target=self._process.wait, name=f"wait on {host}", daemon=True).start()
@@ -125,12 +127,10 @@ class LocalChannel:
             raise self._fault(FailureKind.HOST_UNREACHABLE, "the connection was closed")
 
     def _fault(self, kind: FailureKind, seen: str) -> HostError:
-        return HostError(fail(kind, Evidence(source="host", seen=seen, where=self._host), host=self._host))
+        return HostError(fail(kind, Evidence(source="host", seen=seen, where=self._host), names={"host": self._host}))
 
     def _drain(self) -> None:
-        pipe = self._process.stderr
-        assert pipe is not None  # asked for above
-        with pipe:
-            while data := os.read(pipe.fileno(), ERRORS_BYTES):
+        with self._stderr as pipe:
+            while data := pipe.recv(ERRORS_BYTES):
                 self._errors += data
                 del self._errors[:-ERRORS_BYTES]

@@ -26,6 +26,7 @@ from pathlib import Path
 import paramiko
 from paramiko.common import MSG_CHANNEL_REQUEST
 from paramiko.message import Message
+from paramiko.pkey import UnknownKeyType
 
 from overnight.failures import Evidence, FailureKind, HostError, fail
 from overnight.hosts.protocol import ERRORS_BYTES, Channel
@@ -120,7 +121,7 @@ class SshHost:
             try:
                 with _gate(self.address):
                     return self._handshake()
-            except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, EOFError, ValueError) as error:
+            except (paramiko.SSHException, UnknownKeyType, OSError, EOFError, ValueError) as error:
                 failed = translate(error, self.address)
                 wait_s = random.uniform(0, pause_s)  # noqa: S311  # full jitter, not a secret
                 if failed.failure.kind is not _K.HOST_UNREACHABLE or time.monotonic() + wait_s > deadline:
@@ -220,11 +221,14 @@ def _read_request(channel: paramiko.Channel, message: Message) -> None:
     if copy.get_text() == "exit-signal":
         copy.get_boolean()
         channel.exit_signal = copy.get_text()  # type: ignore[attr-defined]  # our own mark on their record
-    channel._handle_request(message)
+    channel._handle_request(message)  # type: ignore[attr-defined]  # private there; the host contract tests it
 
 
 class _Transport(paramiko.Transport):
-    _channel_handler_table = {**paramiko.Transport._channel_handler_table, MSG_CHANNEL_REQUEST: _read_request}
+    _channel_handler_table = {  # noqa: RUF012  # type: ignore[attr-defined]  # as the library has it
+        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]  # same
+        MSG_CHANNEL_REQUEST: _read_request,
+    }
 
 
 def _gate(address: SshAddress) -> threading.BoundedSemaphore:
@@ -294,10 +298,10 @@ def _check(key: paramiko.PKey, pins: frozenset[str], address: SshAddress) -> Non
         return
     if not pins:
         seen = _seen(f"the host shows {key.fingerprint}; to pin it: host_key: {shown}", address)
-        raise HostError(fail(_K.HOST_KEY_UNKNOWN, seen, host=address.name))
+        raise HostError(fail(_K.HOST_KEY_UNKNOWN, seen, names={"host": address.name}))
     expected = ", ".join(sorted(_fingerprint(pin) for pin in pins))
     seen = _seen(f"the host shows {key.get_name()} {key.fingerprint}, expected is {expected}", address)
-    raise HostError(fail(_K.HOST_KEY_MISMATCH, seen, host=address.name))
+    raise HostError(fail(_K.HOST_KEY_MISMATCH, seen, names={"host": address.name}))
 
 
 def _fingerprint(pin: str) -> str:
@@ -321,7 +325,7 @@ def translate(error: Exception, address: SshAddress) -> HostError:
     connection.
     """
     kind, text = _named(error, address)
-    return HostError(fail(kind, _seen(f"{text} ({type(error).__name__})", address), host=address.name))
+    return HostError(fail(kind, _seen(f"{text} ({type(error).__name__})", address), names={"host": address.name}))
 
 
 def _named(error: Exception, address: SshAddress) -> tuple[FailureKind, str]:
@@ -341,7 +345,7 @@ def _named(error: Exception, address: SshAddress) -> tuple[FailureKind, str]:
             return _K.HOST_UNFIT, f"no common algorithm: {said}"
         case paramiko.ssh_exception.ConfigParseError() | paramiko.ssh_exception.CouldNotCanonicalize():
             return _K.HOST_UNFIT, f"SSH configuration cannot be used: {said}"
-        case paramiko.UnknownKeyType() | ValueError():
+        case UnknownKeyType() | ValueError():
             return _K.HOST_AUTH, f"the key file {address.key_file} holds no key we can read"
         case FileNotFoundError() | PermissionError() | IsADirectoryError():
             return _K.HOST_AUTH, f"the key file {address.key_file} cannot be read: {error.strerror}"

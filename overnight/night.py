@@ -1,0 +1,325 @@
+"""One batch being carried out: its stages as plain functions, and what they share.
+
+No Prefect here. Every stage writes its record to the ledger before it returns,
+and every stage may be repeated: that is how a batch is resumed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from overnight.collected import Collected
+from overnight.failures import Evidence, Failure, FailureKind, fail
+from overnight.follow import LinkState
+from overnight.git import bare
+from overnight.handle import RunHandle
+from overnight.harnesses.protocol import Harness
+from overnight.ledger import Ledger
+from overnight.lockfile import ProviderLock
+from overnight.outcome import claims, conclude, process_failure
+from overnight.plan import Planner, RunPlan
+from overnight.preflight import QUESTION, Checked, Question, check
+from overnight.report import Phases, RouteReport, RunReport, State, Verify
+from overnight.route import Route
+from overnight.spec import BatchSpec, TaskSpec
+from overnight.station import Interrupt, Station
+from overnight.transcript import Said
+from overnight.verify import verify
+from overnight.watch import Watch, describe
+from overnight.workspace import home_of
+
+Tell = Callable[[str, str, str], None]
+"""(task id or route, stage, words): one line of progress."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A followed run: its watch, why we stopped it, and how long it took here. Detached when the ending is None."""
+
+    watch: Watch
+    stopped: Failure | None
+    seconds: float
+
+
+class Night:
+    """What the stages of one batch share. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        batch: BatchSpec,
+        ledger: Ledger,
+        lock: ProviderLock,
+        lock_path: Path,
+        harnesses: Mapping[str, Harness],
+        reveal: Callable[[str], str],
+        search_path: str,
+        tell: Tell,
+    ) -> None:
+        self.batch = batch
+        self.ledger = ledger
+        self.lock = lock
+        self.harnesses = harnesses
+        self.planner = Planner(lock, str(lock_path), harnesses, batch, ledger.batch_id)
+        self.tell = tell
+        self.interrupt: Interrupt | None = None
+        self.checked: dict[Route, Checked] = {}
+        self._reveal = reveal
+        self._search_path = search_path
+        self._lock = threading.Lock()
+        self._keys: dict[str, str] = {}
+        used = {route.host for route in batch.routes}
+        self.stations = {n: Station(n, s, self._link(n)) for n, s in batch.hosts.items() if n in used}
+
+    def preflight(self, task: TaskSpec) -> Checked:
+        """Probe the route of a task, once per batch.
+
+        Raises:
+            HostError: the host could not be reached for now; worth another try.
+        """
+        route = task.route
+        nonce = f"nonce{os.urandom(4).hex()}"
+        plan = self.planner.probe(task, nonce, QUESTION.format(nonce=nonce))
+        self.ledger.save(plan.run_id, "plan", plan.shown())
+        question = Question(
+            plan=plan,
+            nonce=nonce,
+            harness=self.harnesses[route.harness],
+            provider=self.lock.providers[route.provider],
+            entry=self.lock.harnesses[route.harness],
+            directory=self.ledger.run_dir(plan.run_id),
+        )
+        self.tell(str(route), "preflight", "probing")
+        found = check(question, self.stations[route.host], self.key, lambda: self.interrupt)
+        self.settle(found)
+        return found
+
+    def settle(self, found: Checked) -> None:
+        """Record what preflight found of a route."""
+        with self._lock:
+            self.checked[found.route] = found
+        words = (
+            f"open after {found.seconds:.1f} s"
+            if found.failure is None
+            else f"SHUT after {found.seconds:.1f} s: {found.failure}"
+        )
+        self.tell(str(found.route), "preflight", words)
+        for note in found.notes:
+            self.tell(str(found.route), "preflight", f"note: {note}")
+
+    def shut(self, route: Route, failure: Failure) -> None:
+        """Close a route for the rest of the batch, because a run proved what is wrong with it."""
+        with self._lock:
+            before = self.checked[route]
+            if before.failure is not None:
+                return
+            self.checked[route] = Checked(
+                route, before.seconds, failure, before.executable, before.version, before.notes
+            )
+        self.tell(str(route), "route", f"SHUT by a run: {failure}")
+
+    def shut_by(self, route: Route) -> Failure | None:
+        with self._lock:
+            found = self.checked.get(route)
+        return found.failure if found else None
+
+    def key(self, provider: str) -> str:
+        """The provider's key, asked for once per batch.
+
+        Raises:
+            FailureError: there is none.
+            BadInput: what is stored is not a key.
+        """
+        with self._lock:
+            if provider not in self._keys:
+                self._keys[provider] = self._reveal(provider)
+            return self._keys[provider]
+
+    def dispatch(self, plan: RunPlan) -> tuple[RunPlan, RunHandle]:
+        """Bring the repository to the host and start the run; on a run that exists there, only find it.
+
+        Raises:
+            WorkspaceError: the repository could not be brought there.
+            HostError: the host could not be reached.
+            RouteError: the agent's command is gone.
+        """
+        station, route = self.stations[plan.route.host], plan.route
+        executable, version = station.locate(self.harnesses[route.harness])
+        plan = plan.located(executable)
+        known = self.ledger.handle(plan.run_id)
+        if known is not None:
+            return plan.based(known.base_sha), known
+        repo, own = home_of(plan, self.ledger.state, self._search_path)
+        if own:
+            plan = plan.based(repo.resolve(plan.base))
+        run_dir = station.run_dir(plan.run_id)
+        work, base = station.workspaces.prepare(plan, repo if own else None, run_dir)
+        plan = plan.based(base)
+        self.ledger.save(plan.run_id, "plan", plan.shown())
+        started_at = now()
+        answer = station.start(plan, work, self.key(route.provider))
+        handle = RunHandle(
+            run_id=plan.run_id,
+            host=route.host,
+            run_dir=run_dir,
+            work_dir=work,
+            base_sha=base,
+            started_at=started_at,
+            harness_version=version,
+        )
+        self.ledger.save(plan.run_id, "handle", handle)
+        self.ledger.log(plan.run_id, now(), "dispatched", answer=answer.state, host=route.host, run_dir=run_dir)
+        self.tell(plan.task_id, "dispatch", f"running on {route.host} as {plan.run_id}")
+        return plan, handle
+
+    def monitor(self, plan: RunPlan, handle: RunHandle) -> Watched:
+        """Follow a run until it ends, is stopped for a cause, or this process is told to leave it."""
+        provider = self.lock.providers[plan.route.provider]
+        watch = Watch(plan, self.harnesses[plan.route.harness], provider.errors)
+        began = time.monotonic()
+
+        def note(said: Said) -> None:
+            words = describe(said.event)
+            self.ledger.log(plan.run_id, now(), "agent", at_s=round(said.at_s, 1), said=words)
+            self.tell(plan.task_id, "run", words)
+
+        stopped = self.stations[plan.route.host].attend(
+            plan,
+            self.ledger.run_dir(plan.run_id),
+            self.key(plan.route.provider),
+            watch,
+            tell=note,
+            interrupted=lambda: self.interrupt,
+        )
+        self.ledger.log(
+            plan.run_id, now(), "ended" if watch.ending else "left", how=str(watch.ending), stopped=str(stopped or "")
+        )
+        return Watched(watch, stopped, time.monotonic() - began)
+
+    def collect(self, plan: RunPlan, handle: RunHandle) -> Collected:
+        """Bring the commits home.
+
+        Raises:
+            CollectError: with the place where they still lie.
+            HostError: the connection failed; worth another try.
+        """
+        repo, own = home_of(plan, self.ledger.state, self._search_path)
+        if not own:
+            repo = bare(repo.path, repo.search_path)
+        found = self.stations[plan.route.host].workspaces.collect(plan, handle, repo)
+        left = f", {found.leftovers.count} files left over on {found.leftovers.ref}" if found.leftovers else ""
+        self.tell(plan.task_id, "collect", f"{len(found.commits)} commits{left}")
+        self.ledger.log(plan.run_id, now(), "collected", tip=found.tip, commits=len(found.commits))
+        return found
+
+    def verify(self, plan: RunPlan, handle: RunHandle, tip: str) -> Verify:
+        """Run the task's check on a fresh clone of what came home."""
+        directory = self.ledger.run_dir(plan.run_id) / "verify"
+        directory.mkdir(exist_ok=True)
+        found = verify(plan, handle, tip, self.stations[plan.route.host], directory)
+        self.tell(plan.task_id, "verify", f"exit code {found.exit_code} after {found.seconds:.0f} s")
+        return found
+
+    def diagnose(
+        self, plan: RunPlan, watched: Watched, collected: Collected | None, checked: Verify | None
+    ) -> Failure | None:
+        """Why the attempt failed, or None when it succeeded."""
+        transcript, names = watched.watch.transcript, plan.route.names
+        if watched.watch.ending is None and watched.stopped is not None:
+            return watched.stopped
+        process = process_failure(transcript, watched.watch.said(), watched.stopped, names)
+        if collected is None:
+            return process
+        failure = conclude(process, collected, transcript, names)
+        if failure is None and checked is not None and checked.exit_code != 0:
+            seen = f"`{checked.command}` ended with {checked.exit_code} after {checked.seconds:.0f} s: {checked.tail[-300:]}"
+            return fail(FailureKind.VERIFY_FAILED, Evidence(source="exit", seen=seen), names=names)
+        return failure
+
+    def report(
+        self,
+        plan: RunPlan,
+        failure: Failure | None,
+        *,
+        handle: RunHandle | None = None,
+        watched: Watched | None = None,
+        collected: Collected | None = None,
+        checked: Verify | None = None,
+        seconds: Phases | None = None,
+    ) -> RunReport:
+        """Decide an attempt and write it down. From here on it is never run again."""
+        result = watched.watch.last_result() if watched else None
+        run = RunReport(
+            task_id=plan.task_id,
+            run_id=plan.run_id,
+            attempt=plan.attempt,
+            **plan.route.model_dump(exclude={"host"}),
+            host=plan.route.host,
+            harness_version=handle.harness_version if handle else None,
+            state=_state(failure),
+            failure=failure,
+            commits=collected.commits if collected else (),
+            branch=collected.branch if collected else None,
+            repo=collected.repo if collected else None,
+            base_sha=handle.base_sha if handle else None,
+            diffstat=collected.diffstat if collected else "",
+            other_refs=collected.others if collected else {},
+            leftovers=collected.leftovers if collected else None,
+            verify=checked,
+            seconds=seconds or Phases(),
+            first_event_s=watched.watch.first_event_s if watched else None,
+            tokens=result.tokens if result else None,
+            usd=result.usd if result and plan.route.provider == "anthropic" else None,
+            claims=claims(watched.watch.transcript, len(collected.commits)) if watched and collected else None,
+            log=str(self.ledger.run_dir(plan.run_id)),
+        )
+        self.ledger.save(plan.run_id, "outcome", run)
+        words = f"{run.state}, {len(run.commits)} commits" if failure is None else f"{run.state}: {failure}"
+        self.tell(plan.task_id, "done", words)
+        return run
+
+    def skipped(self, task: TaskSpec, failure: Failure, state: State = "skipped") -> RunReport:
+        """The report of a task that never started."""
+        self.tell(task.id, "done", f"{state}: {failure.kind}")
+        return RunReport(task_id=task.id, run_id="", attempt=0, state=state, failure=failure, **task.route.model_dump())
+
+    def routes(self) -> tuple[RouteReport, ...]:
+        """Every route of the batch as it stands now."""
+        return tuple(self._route(route) for route in self.batch.routes)
+
+    def _route(self, route: Route) -> RouteReport:
+        found = self.checked.get(route)
+        failure = found.failure if found else None
+        return RouteReport(
+            **route.model_dump(),
+            state="shut" if failure else "open",
+            preflight_s=round(found.seconds, 2) if found else None,
+            failure=failure,
+        )
+
+    def _link(self, host: str) -> Callable[[LinkState], None]:
+        def say(state: LinkState) -> None:
+            self.tell(host, "link", str(state))
+
+        return say
+
+    def close(self) -> None:
+        for station in self.stations.values():
+            station.close()
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _state(failure: Failure | None) -> State:
+    if failure is None:
+        return "succeeded"
+    special: dict[FailureKind, State] = {FailureKind.CANCELLED: "cancelled", FailureKind.LOST: "lost"}
+    return special.get(failure.kind, "failed")

@@ -1,0 +1,61 @@
+import pytest
+
+from overnight.keyshape import doubt, flaw
+from overnight.lockfile import KeyShape, load
+
+BODY = "0123abcd.Zx9SECRET"
+
+
+@pytest.mark.parametrize(
+    "key", [BODY, "sk-ant-api03-a_b-c", "sk-or-v1-0a", "eyJhbGciOi.eyJ9.a-b_c=", "Bearer", "x+/=="]
+)
+def test_keys_that_can_work_pass(key: str) -> None:
+    assert flaw(key) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("", "empty"),
+        (" \t\n", "empty"),
+        (f"Bearer {BODY}", "starts with 'Bearer '"),
+        (f"bearer  {BODY}", "starts with 'Bearer '"),
+        (f'"Bearer {BODY}"', "starts with 'Bearer '"),
+        (f'"{BODY}"', "quote character"),
+        (f"'{BODY}", "quote character"),
+        (f"`{BODY}`", "quote character"),
+        (f"{BODY}\n", "before or after"),
+        (f" {BODY}", "before or after"),
+        (f"{BODY}\r\n", "before or after"),
+        (f"{BODY}\u00a0", "before or after"),
+        (f"{BODY} {BODY}", "inside"),
+        (f"{BODY}\n{BODY}", "inside"),
+        (f"\u201d{BODY}", "not ASCII"),
+        (f"{BODY}\u200b", "not ASCII"),
+        (f"{BODY}\0", "control character"),
+        (f"\x1b{BODY}", "control character"),
+    ],
+)
+def test_keys_that_cannot_work_are_named_and_never_shown(key: str, problem: str) -> None:
+    found = flaw(key)
+    assert found is not None
+    assert problem in found.problem
+    assert found.mend
+    for part in ("SECRET", "0123", "Zx9"):
+        assert part not in "".join(found)
+
+
+def test_doubt_is_for_keys_unlike_the_known_ones() -> None:
+    shape = load().providers["anthropic"].key
+    assert doubt("sk-ant-api03-x", shape) is None
+    said = doubt("sk-ant-oat01-SECRET", shape)
+    assert said is not None
+    assert "sk-ant-api" in said
+    assert "SECRET" not in said
+
+
+def test_no_doubt_without_known_prefixes() -> None:
+    shape = load().providers["zai"].key
+    assert isinstance(shape, KeyShape)
+    assert doubt("anything", shape) is None
+    assert doubt("anything", None) is None
