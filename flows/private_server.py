@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -140,7 +140,9 @@ def _start(directory: Path, environ: Mapping[str, str]) -> PrivateServer:
         "PREFECT_HOME": str(directory),
         "PREFECT_SERVER_API_AUTH_STRING": server.auth,
         # without it the key lies in the same database as what it encrypts
-        "PREFECT_SERVER_ENCRYPTION_KEY": base64.urlsafe_b64encode(bytes.fromhex(_secret(directory / "encryption"))).decode(),
+        "PREFECT_SERVER_ENCRYPTION_KEY": base64.urlsafe_b64encode(
+            bytes.fromhex(_secret(directory / "encryption"))
+        ).decode(),
         "PREFECT_API_URL": server.api_url,
         "PREFECT_API_AUTH_STRING": server.auth,
     }
@@ -178,10 +180,8 @@ def _stop(directory: Path) -> None:
 
 def _signal_group(pid: int, sign: int) -> bool:
     """False once the group is gone. Reaps the leader when it is our own child."""
-    try:
+    with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
     try:
         os.killpg(pid, sign)
     except (ProcessLookupError, PermissionError):
@@ -200,11 +200,8 @@ def _healthy(server: PrivateServer) -> bool:
 
 def _secret(path: Path) -> str:
     """32 random bytes as hex, made once, readable by the owner only."""
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass
+    with suppress(FileExistsError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
     return path.read_text(encoding="ascii")
 
 

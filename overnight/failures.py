@@ -80,6 +80,7 @@ class FailureKind(StrEnum):
     COLLECT_FAILED = "collect-failed"
     LOST = "lost"
     CANCELLED = "cancelled"
+    INTERNAL = "internal"
     UNKNOWN = "unknown"
 
 
@@ -174,6 +175,8 @@ RULES: dict[FailureKind, Rule] = {
         "check {host} for a reboot, the out-of-memory killer or a cleaned home"),
     _K.CANCELLED: Rule(_F.OURS, _R.NEVER, False, "somebody stopped the run",
         "run it again with --only"),
+    _K.INTERNAL: Rule(_F.OURS, _R.NEVER, False, "a fault in overnight itself",
+        "report it with the traceback in the flow run's log; --resume goes on with this batch"),
     _K.UNKNOWN: Rule(_F.UNKNOWN, _R.NEVER, False, "no positive sign of a cause was found",
         "read head and tail of the output in the evidence, and report the case"),
 }

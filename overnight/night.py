@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from overnight.collected import Collected
-from overnight.failures import Evidence, Failure, FailureKind, fail
+from overnight.failures import BadInput, Evidence, Failure, FailureError, FailureKind, fail
 from overnight.follow import LinkState
 from overnight.git import bare
 from overnight.handle import RunHandle
@@ -40,11 +41,37 @@ Tell = Callable[[str, str, str], None]
 
 @dataclass(frozen=True)
 class Watched:
-    """A followed run: its watch, why we stopped it, and how long it took here. Detached when the ending is None."""
+    """A followed run: its watch, and why we stopped it, if we did."""
 
     watch: Watch
     stopped: Failure | None
     seconds: float
+
+    @property
+    def left(self) -> bool:
+        """Whether it still runs: we were told to leave it."""
+        return self.watch.ending is None and self.stopped is None
+
+
+@dataclass
+class Stages:
+    """How far one attempt came. Filled from top to bottom; None is a stage that was not reached."""
+
+    queued_s: float
+    handle: RunHandle | None = None
+    watched: Watched | None = None
+    collected: Collected | None = None
+    checked: Verify | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Record how long a stage took, whether it ended well or not."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(time.monotonic() - began, 2)
 
 
 class Night:
@@ -68,6 +95,7 @@ class Night:
         self.harnesses = harnesses
         self.planner = Planner(lock, str(lock_path), harnesses, batch, ledger.batch_id)
         self.tell = tell
+        self.interrupted = threading.Event()
         self.interrupt: Interrupt | None = None
         self.checked: dict[Route, Checked] = {}
         self._reveal = reveal
@@ -124,6 +152,11 @@ class Night:
             )
         self.tell(str(route), "route", f"SHUT by a run: {failure}")
 
+    def stop(self, how: Interrupt) -> None:
+        """Tell every stage that the batch is interrupted; a later `cancel` overrules a `detach`."""
+        self.interrupt = how
+        self.interrupted.set()
+
     def shut_by(self, route: Route) -> Failure | None:
         with self._lock:
             found = self.checked.get(route)
@@ -133,12 +166,15 @@ class Night:
         """The provider's key, asked for once per batch.
 
         Raises:
-            FailureError: there is none.
-            BadInput: what is stored is not a key.
+            FailureError: there is none, or what is stored cannot be one.
         """
         with self._lock:
             if provider not in self._keys:
-                self._keys[provider] = self._reveal(provider)
+                try:
+                    self._keys[provider] = self._reveal(provider)
+                except BadInput as error:
+                    seen = Evidence(source="keys", seen=f"{error.where}: {error.field} {error.problem}")
+                    raise FailureError(fail(FailureKind.KEY_MISSING, seen, remedy=error.mend)) from error
             return self._keys[provider]
 
     def dispatch(self, plan: RunPlan) -> tuple[RunPlan, RunHandle]:
@@ -174,11 +210,11 @@ class Night:
             harness_version=version,
         )
         self.ledger.save(plan.run_id, "handle", handle)
-        self.ledger.log(plan.run_id, now(), "dispatched", answer=answer.state, host=route.host, run_dir=run_dir)
+        self.ledger.log(plan.run_id, now(), "dispatched", answer=answer.answer, host=route.host, run_dir=run_dir)
         self.tell(plan.task_id, "dispatch", f"running on {route.host} as {plan.run_id}")
         return plan, handle
 
-    def monitor(self, plan: RunPlan, handle: RunHandle) -> Watched:
+    def monitor(self, plan: RunPlan) -> Watched:
         """Follow a run until it ends, is stopped for a cause, or this process is told to leave it."""
         provider = self.lock.providers[plan.route.provider]
         watch = Watch(plan, self.harnesses[plan.route.harness], provider.errors)
@@ -226,63 +262,78 @@ class Night:
         self.tell(plan.task_id, "verify", f"exit code {found.exit_code} after {found.seconds:.0f} s")
         return found
 
-    def diagnose(
-        self, plan: RunPlan, watched: Watched, collected: Collected | None, checked: Verify | None
-    ) -> Failure | None:
-        """Why the attempt failed, or None when it succeeded."""
+    def diagnose(self, plan: RunPlan, stages: Stages) -> Failure | None:
+        """Why the attempt failed, as far as it came; None when nothing speaks against it."""
+        watched, collected, checked = stages.watched, stages.collected, stages.checked
+        if watched is None:
+            return None
         transcript, names = watched.watch.transcript, plan.route.names
-        if watched.watch.ending is None and watched.stopped is not None:
-            return watched.stopped
         process = process_failure(transcript, watched.watch.said(), watched.stopped, names)
         if collected is None:
             return process
         failure = conclude(process, collected, transcript, names)
         if failure is None and checked is not None and checked.exit_code != 0:
-            seen = f"`{checked.command}` ended with {checked.exit_code} after {checked.seconds:.0f} s: {checked.tail[-300:]}"
-            return fail(FailureKind.VERIFY_FAILED, Evidence(source="exit", seen=seen), names=names)
+            seen = f"`{checked.command}` ended with {checked.exit_code} after {checked.seconds:.0f} s"
+            return fail(
+                FailureKind.VERIFY_FAILED, Evidence(source="exit", seen=f"{seen}: {checked.tail[-300:]}"), names=names
+            )
         return failure
 
-    def report(
-        self,
-        plan: RunPlan,
-        failure: Failure | None,
-        *,
-        handle: RunHandle | None = None,
-        watched: Watched | None = None,
-        collected: Collected | None = None,
-        checked: Verify | None = None,
-        seconds: Phases | None = None,
-    ) -> RunReport:
-        """Decide an attempt and write it down. From here on it is never run again."""
-        result = watched.watch.last_result() if watched else None
-        run = RunReport(
+    def report(self, plan: RunPlan, stages: Stages, error: Failure | None) -> RunReport:
+        """What is to be said of an attempt.
+
+        Args:
+            error: What kept a stage from finding out. It is the cause only when
+                the run itself had none; otherwise it joins the evidence.
+        """
+        failure = self.diagnose(plan, stages)
+        if error is not None:
+            more = (*failure.evidence, *error.evidence) if failure else error.evidence
+            failure = (failure or error).model_copy(update={"evidence": more})
+        return self._report(plan, stages, _state(failure), failure)
+
+    def left(self, plan: RunPlan, stages: Stages) -> RunReport:
+        """The report of a run that goes on without us. Not written to the ledger: it is not decided."""
+        lies = stages.handle.run_dir if stages.handle else "an unknown place"
+        seen = f"left running on {plan.route.host} in {lies}"
+        remedy = f"follow it again: python -m flows.batch --resume {plan.batch_id}"
+        failure = fail(FailureKind.CANCELLED, Evidence(source="host", seen=seen), remedy=remedy)
+        self.tell(plan.task_id, "done", seen)
+        return self._report(plan, stages, "cancelled", failure)
+
+    def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
+        watch = stages.watched.watch if stages.watched else None
+        result = watch.last_result() if watch else None
+        found = stages.collected
+        return RunReport(
             task_id=plan.task_id,
             run_id=plan.run_id,
             attempt=plan.attempt,
-            **plan.route.model_dump(exclude={"host"}),
-            host=plan.route.host,
-            harness_version=handle.harness_version if handle else None,
-            state=_state(failure),
+            **plan.route.model_dump(),
+            harness_version=stages.handle.harness_version if stages.handle else None,
+            state=state,
             failure=failure,
-            commits=collected.commits if collected else (),
-            branch=collected.branch if collected else None,
-            repo=collected.repo if collected else None,
-            base_sha=handle.base_sha if handle else None,
-            diffstat=collected.diffstat if collected else "",
-            other_refs=collected.others if collected else {},
-            leftovers=collected.leftovers if collected else None,
-            verify=checked,
-            seconds=seconds or Phases(),
-            first_event_s=watched.watch.first_event_s if watched else None,
+            commits=found.commits if found else (),
+            branch=found.branch if found else None,
+            repo=found.repo if found else None,
+            base_sha=stages.handle.base_sha if stages.handle else None,
+            diffstat=found.diffstat if found else "",
+            other_refs=found.others if found else {},
+            leftovers=found.leftovers if found else None,
+            verify=stages.checked,
+            seconds=Phases(queued=round(stages.queued_s, 2), **stages.seconds),
+            first_event_s=watch.first_event_s if watch else None,
             tokens=result.tokens if result else None,
-            usd=result.usd if result and plan.route.provider == "anthropic" else None,
-            claims=claims(watched.watch.transcript, len(collected.commits)) if watched and collected else None,
+            usd=result.usd if result and self.lock.providers[plan.route.provider].priced_by_harness else None,
+            claims=claims(watch.transcript, len(found.commits)) if watch and found else None,
             log=str(self.ledger.run_dir(plan.run_id)),
         )
-        self.ledger.save(plan.run_id, "outcome", run)
-        words = f"{run.state}, {len(run.commits)} commits" if failure is None else f"{run.state}: {failure}"
-        self.tell(plan.task_id, "done", words)
-        return run
+
+    def decide(self, run: RunReport) -> None:
+        """Write an attempt's outcome down. From here on it is never run again."""
+        self.ledger.save(run.run_id, "outcome", run)
+        words = f"{run.state}, {len(run.commits)} commits" if run.failure is None else f"{run.state}: {run.failure}"
+        self.tell(run.task_id, "done", words)
 
     def skipped(self, task: TaskSpec, failure: Failure, state: State = "skipped") -> RunReport:
         """The report of a task that never started."""
@@ -315,7 +366,7 @@ class Night:
 
 
 def now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def _state(failure: Failure | None) -> State:

@@ -13,12 +13,14 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from overnight.failures import Evidence, FailureKind, HostError, fail
 from overnight.hosts.protocol import Channel, Host
+from overnight.order import Done, HostFacts, RunBounds, SecretSlot, StartAnswer, StartOrder
+
+__all__ = ["Done", "HostFacts", "Remote", "RunBounds", "SecretSlot", "StartAnswer", "StartOrder"]
 
 SOURCE = Path(__file__).with_name("supervisor.py")
 ANSWER_S = 30.0
@@ -49,87 +51,6 @@ except OSError as error:
     answer["error"] = str(error)
 print("\\nOVERNIGHT-INSTALL 1\\n" + json.dumps(answer))
 """
-
-
-@dataclass(frozen=True)
-class HostFacts:
-    """What a host said of itself. `root` is absolute; `boot_id` changes with every reboot."""
-
-    python: str
-    platform: str
-    user: str
-    uid: int
-    home: str
-    root: str
-    boot_id: str
-    disk_free_bytes: int
-    file_system: str | None
-
-
-@dataclass(frozen=True)
-class RunBounds:
-    """What the supervisor enforces whether or not anybody is connected.
-
-    `max_processes` counts beyond those the user has when the run starts, since
-    the kernel counts per user, and does not bind root.
-    """
-
-    total_s: float
-    grace_s: float = 10.0
-    max_log_bytes: int = 200_000_000
-    max_processes: int = 2000
-
-
-@dataclass(frozen=True)
-class SecretSlot:
-    """A variable that gets a provider's key."""
-
-    name: str
-    provider: str
-
-
-@dataclass(frozen=True)
-class StartOrder:
-    """One process to start, once.
-
-    `{home}`, `{tmp}` and `{run}` in `env`, `cwd` and in arguments without white
-    space become the run's folders. `env` is the whole environment besides the
-    secrets and OVERNIGHT_RUN_ID. `files` are made below the run's home. `digest`
-    tells a repeated order from another one under the same `run_id`.
-    """
-
-    run_id: str
-    digest: str
-    argv: tuple[str, ...]
-    limits: RunBounds
-    env: Mapping[str, str] = field(default_factory=dict)
-    secrets: tuple[SecretSlot, ...] = ()
-    cwd: str = "{home}"
-    files: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class StartAnswer:
-    """`already`: an earlier start of the same order stands, in `state`. `conflict`: another order holds the run_id."""
-
-    answer: Literal["started", "already", "conflict"]
-    run_dir: str
-    pid: int | None = None
-    state: str | None = None
-
-
-@dataclass(frozen=True)
-class Done:
-    """A command that ended. `code` is -N for signal N; `cannot_run` says why it could not be started.
-
-    Output beyond the limit was dropped and `truncated` is set.
-    """
-
-    code: int
-    out: bytes
-    err: bytes
-    truncated: bool = False
-    cannot_run: str | None = None
 
 
 class Remote:
@@ -171,9 +92,7 @@ class Remote:
             HostError: it is not known whether the run was started (repeat it), or
                 the host could not, and then nothing of it is left.
         """
-        slots = [{**asdict(slot), "bytes": len(secret)} for slot, secret in zip(order.secrets, secrets, strict=True)]
-        record = {"schema": 1, "root": self._root, **asdict(order), "secrets": slots}
-        answer = self._ask("start", record, b"".join(secrets))
+        answer = self._ask("start", order.record(self._root, secrets), b"".join(secrets))
         if answer["answer"] == "error":
             raise self._unfit(f"the run could not be started: {answer['what']}")
         return StartAnswer(answer["answer"], answer["run_dir"], answer.get("pid"), answer.get("state"))
@@ -184,7 +103,7 @@ class Remote:
         *,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
-        input: bytes = b"",  # noqa: A002  # the word of subprocess.run
+        input: bytes = b"",  # the word of subprocess.run
         timeout_s: float = 60.0,
         max_output_bytes: int = 8_000_000,
     ) -> Done:
@@ -220,9 +139,13 @@ class Remote:
         """A fresh channel to a follower, for `Follower`."""
         return self._call("follow", b"")
 
-    def subscription(self, run_id: str, key: int, offsets: Mapping[str, int]) -> dict[str, Any]:
+    def subscription(self, run_id: str, key: int, offsets: Mapping[Any, int]) -> dict[str, Any]:
         """The command that asks a follower for a run."""
         return {"c": "sub", "root": self._root, "r": run_id, "i": key, **offsets}
+
+    def close(self) -> None:
+        """Close the connection for good. Runs go on."""
+        self.host.close()
 
     def _exec(
         self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None, time_s: float | None
@@ -237,7 +160,7 @@ class Remote:
         with self._installing:
             if self._installed is None:
                 path = self._upload()
-                answer = _answer(self._speak("facts", path, _line(self._facts_order())))
+                answer = self._answer(self._speak("facts", path, _line(self._facts_order())))
                 answer.pop("found")
                 self._installed = HostFacts(**answer), path
             return self._installed
@@ -247,7 +170,7 @@ class Remote:
         channel = self.host.open(f"exec {self._python} -I -S -")
         channel.send(_INSTALL.format(source=source, root=self._root).encode())
         channel.close_input()
-        answer = _answer(self._past_noise(channel, "INSTALL"))
+        answer = self._answer(self._past_noise(channel, "INSTALL"))
         if answer["version"] < [3, 8]:
             raise self._unfit(f"Python 3.8 or newer is needed, {self._python} is {answer['version']}")
         if "error" in answer:
@@ -259,7 +182,7 @@ class Remote:
         return str(answer["path"])
 
     def _ask(self, op: str, order: Mapping[str, Any], secrets: bytes = b"") -> dict[str, Any]:
-        return _answer(self._call(op, _line(order) + secrets))
+        return self._answer(self._call(op, _line(order) + secrets))
 
     def _call(self, op: str, first: bytes) -> Channel:
         return self._speak(op, self._ready()[1], first)
@@ -286,6 +209,19 @@ class Remote:
             channel.close()
             raise
         return _Spoken(channel, seen.partition(magic)[2])
+
+    def _answer(self, channel: Channel) -> dict[str, Any]:
+        """The one line of JSON that ends a short call."""
+        try:
+            said = b"".join(iter(lambda: channel.recv(65536, ANSWER_S), b""))
+            answer: dict[str, Any] = json.loads(said)
+        except TimeoutError as error:
+            raise self._lost(f"no answer within {ANSWER_S:.0f} s") from error
+        except ValueError as error:
+            raise self._mute(channel, said) from error
+        finally:
+            channel.close()
+        return answer
 
     def _mute(self, channel: Channel, seen: bytes) -> HostError:
         try:
@@ -327,16 +263,6 @@ class _Spoken:
 
 def _line(order: Mapping[str, Any]) -> bytes:
     return json.dumps(order).encode() + b"\n"
-
-
-def _answer(channel: Channel) -> dict[str, Any]:
-    """The one line of JSON that ends a short call."""
-    try:
-        said = b"".join(iter(lambda: channel.recv(65536, ANSWER_S), b""))
-        answer: dict[str, Any] = json.loads(said)
-        return answer
-    finally:
-        channel.close()
 
 
 def _feed(channel: Channel, data: bytes) -> None:

@@ -17,8 +17,8 @@ from overnight.hosts.local import LocalHost
 from overnight.hosts.protocol import Host
 from overnight.hosts.ssh import SshAddress, SshHost
 from overnight.plan import USUAL_PATH, RunPlan
-from overnight.remote import Remote, StartAnswer, StartOrder
-from overnight.spec import HostSpec
+from overnight.remote import Remote, RunBounds, SecretSlot, StartAnswer, StartOrder
+from overnight.spec import HostSpec, Limits
 from overnight.transcript import Said
 from overnight.watch import Watch
 from overnight.workspace import Workspaces
@@ -101,21 +101,22 @@ class Station:
         Raises:
             HostError: the connection failed, or the run id exists there with another plan.
         """
-        limits = plan.limits
+        secrets = plan.env.secrets()
         order = StartOrder(
             run_id=plan.run_id,
             digest=plan.digest,
-            argv=list(plan.argv),
+            argv=plan.argv,
+            limits=bounds(plan.limits),
             env=plan.env.values(),
-            secrets=list(plan.env.secrets().items()),
+            secrets=tuple(SecretSlot(name, provider) for name, provider in secrets.items()),
             cwd=cwd,
             files=dict(plan.home_files),
-            total_s=limits.total_s,
-            grace_s=limits.grace_s,
-            max_log_bytes=limits.max_log_bytes,
-            max_processes=limits.max_processes,
         )
-        return self.remote.start(order, [key.encode()] * len(order.secrets))
+        answer = self.remote.start(order, [key.encode()] * len(secrets))
+        if answer.answer == "conflict":
+            seen = f"{answer.run_dir} holds another plan under this run id"
+            raise HostError(fail(_K.WORKSPACE, Evidence(source="host", seen=seen, where=self.name)))
+        return answer
 
     def attend(
         self,
@@ -188,6 +189,11 @@ class Station:
         if self._follower is not None:
             self._follower.close()
         self.remote.close()
+
+
+def bounds(limits: Limits) -> RunBounds:
+    """The part of the limits that the host enforces by itself."""
+    return RunBounds(limits.total_s, limits.grace_s, limits.max_log_bytes, limits.max_processes)
 
 
 def make_host(name: str, spec: HostSpec) -> Host:

@@ -11,7 +11,7 @@ from overnight.handle import RunHandle
 from overnight.plan import RunPlan
 from overnight.remote import StartOrder
 from overnight.report import Verify
-from overnight.station import Station
+from overnight.station import Station, bounds
 
 _TAIL_BYTES = 2000
 
@@ -28,22 +28,16 @@ def verify(plan: RunPlan, handle: RunHandle, tip: str, station: Station, directo
     command = plan.verify or "true"
     run_id = f"{plan.run_id}.verify"
     cwd = station.workspaces.fresh_clone(handle, tip, f"{handle.run_dir}/verify")
-    limits = plan.limits
     keyless = {n: v for n, v in plan.env.values().items() if n in ("PATH", "HOME", "TMPDIR", "LANG", "TERM")}
     order = StartOrder(
         run_id=run_id,
         digest=plan.digest,
-        argv=["/bin/sh", "-c", command],
+        argv=("/bin/sh", "-c", command),
+        limits=bounds(plan.limits),
         env=keyless,
-        secrets=[],
         cwd=cwd,
-        files={},
-        total_s=limits.total_s,
-        grace_s=limits.grace_s,
-        max_log_bytes=limits.max_log_bytes,
-        max_processes=limits.max_processes,
     )
-    station.remote.start(order, [])
+    station.remote.start(order)
     ending = _wait(station, run_id, directory)
     seconds = getattr(ending, "seconds", 0.0)
     code = ending.code if isinstance(ending, Exited) else None

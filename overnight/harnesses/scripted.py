@@ -27,8 +27,6 @@ HEADER_OF: Mapping[str, Header] = {
 PROVES_REQUEST_BY: Literal["init", "output"] = "init"
 
 _AGENT = ".overnight/scripted_agent.py"
-# HOME of the run is not known when the command line is made
-_START = f"import os,runpy;runpy.run_path(os.path.join(os.environ['HOME'],'{_AGENT}'),run_name='__main__')"
 _K = FailureKind
 
 _DIALECT = Dialect(
@@ -51,7 +49,7 @@ def argv(launch: Launch) -> tuple[str, ...]:
     """The command line of a run; `max_turns` bounds the calls of the model, `max_usd` has no effect."""
     caps = () if launch.max_turns is None else (f"--max-turns={launch.max_turns}",)
     options = (f"--model={launch.model}", *caps, *launch.flags)
-    return (launch.executable, "-I", "-S", "-c", _START, *options, "--", launch.instruction)
+    return (launch.executable, "-I", "-S", f"../home/{_AGENT}", *options, "--", launch.instruction)
 
 
 def probe_argv(launch: Launch) -> tuple[str, ...]:

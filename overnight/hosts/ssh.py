@@ -39,6 +39,7 @@ HANDSHAKES = 6  # sshd drops strangers at 10 (MaxStartups 10:30:100); 100 logins
 CONNECT_S = 10.0
 BANNER_S = 10.0
 SEND_BYTES = 32768
+SLOT_S = 0.2
 _K = FailureKind
 
 _gates: dict[tuple[str, int], threading.BoundedSemaphore] = {}
@@ -88,13 +89,19 @@ class SshHost:
         self._connected()
 
     def open(self, command: str, timeout_s: float = 20.0) -> Channel:
+        """Start a command; a full connection (MaxSessions) is waited for, up to `timeout_s`."""
         transport = self._connected()
-        try:
-            channel = transport.open_session(timeout=timeout_s)
-            channel.exec_command(command)
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise translate(error, self.address) from error
-        return SshChannel(channel, self.address)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                channel = transport.open_session(timeout=timeout_s)
+                channel.exec_command(command)
+                return SshChannel(channel, self.address)
+            except paramiko.ChannelException as error:
+                if time.monotonic() >= deadline or self._closed.wait(SLOT_S):
+                    raise translate(error, self.address) from error
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                raise translate(error, self.address) from error
 
     def drop(self) -> None:
         transport, self._transport = self._transport, None
@@ -121,7 +128,7 @@ class SshHost:
             try:
                 with _gate(self.address):
                     return self._handshake()
-            except (paramiko.SSHException, UnknownKeyType, OSError, EOFError, ValueError) as error:
+            except (paramiko.SSHException, UnknownKeyType, OSError, EOFError) as error:
                 failed = translate(error, self.address)
                 wait_s = random.uniform(0, pause_s)  # noqa: S311  # full jitter, not a secret
                 if failed.failure.kind is not _K.HOST_UNREACHABLE or time.monotonic() + wait_s > deadline:
@@ -131,13 +138,13 @@ class SshHost:
             pause_s = min(4.0, pause_s * 2)
 
     def _handshake(self) -> paramiko.Transport:
-        key = paramiko.PKey.from_path(self.address.key_file)
+        key = _key(self.address.key_file)
         pins = _pins(self.address)
         transport = _Transport(_socket(self.address))
         transport.banner_timeout = BANNER_S
         try:
             _prefer(transport, pins)
-            transport.start_client(timeout=CONNECT_S + BANNER_S)
+            _negotiate(transport)
             _check(transport.get_remote_server_key(), pins, self.address)
             transport.auth_publickey(self.address.user, key)
         except BaseException:  # whatever stops us, the connection must not stay behind
@@ -231,6 +238,24 @@ class _Transport(paramiko.Transport):
     }
 
 
+def _key(path: Path) -> paramiko.PKey:
+    try:
+        return paramiko.PKey.from_path(path)
+    except TypeError as error:  # so the library below says that a passphrase is missing
+        raise paramiko.PasswordRequiredException(str(path)) from error
+    except ValueError as error:
+        raise UnknownKeyType(str(path), b"") from error
+
+
+def _negotiate(transport: paramiko.Transport) -> None:
+    try:
+        transport.start_client(timeout=CONNECT_S + BANNER_S)
+    except (paramiko.SSHException, OSError, EOFError):
+        raise
+    except Exception as error:  # the library's thread raises here whatever a stranger's bytes made it meet
+        raise paramiko.SSHException(f"the peer does not speak SSH as we know it: {error!r}") from error
+
+
 def _gate(address: SshAddress) -> threading.BoundedSemaphore:
     with _gates_lock:
         return _gates.setdefault((address.address, address.port), threading.BoundedSemaphore(HANDSHAKES))
@@ -269,7 +294,7 @@ def _known(text: str, wanted: str) -> Iterator[str]:
         if len(fields) < 3 or fields[0][0] in "#@":
             continue
         names = fields[0].split(",")
-        refused = any(fnmatch.fnmatchcase(wanted, name[1:]) for name in names if name.startswith("!"))
+        refused = any(_names(name[1:], wanted) for name in names if name.startswith("!"))
         if not refused and any(_names(name, wanted) for name in names):
             yield f"{fields[1]} {fields[2]}"
 
@@ -345,9 +370,9 @@ def _named(error: Exception, address: SshAddress) -> tuple[FailureKind, str]:
             return _K.HOST_UNFIT, f"no common algorithm: {said}"
         case paramiko.ssh_exception.ConfigParseError() | paramiko.ssh_exception.CouldNotCanonicalize():
             return _K.HOST_UNFIT, f"SSH configuration cannot be used: {said}"
-        case UnknownKeyType() | ValueError():
+        case UnknownKeyType():
             return _K.HOST_AUTH, f"the key file {address.key_file} holds no key we can read"
-        case FileNotFoundError() | PermissionError() | IsADirectoryError():
+        case OSError() if error.filename is not None:  # a refused connection names no file
             return _K.HOST_AUTH, f"the key file {address.key_file} cannot be read: {error.strerror}"
         case socket.gaierror():
             return _K.HOST_UNREACHABLE, f"the name {address.address} does not resolve: {error.strerror}"

@@ -22,7 +22,6 @@ from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.model import Tape, probe_nonce, reply, turn_of
 from overnight.rehearsal.refusals import Refusal, Shape
 
-
 _NOT_FOUND = {"type": "error", "error": {"type": "not_found_error", "message": "Not Found"}}
 
 

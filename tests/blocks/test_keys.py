@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -81,6 +82,8 @@ class TestReveal:
         assert caught.value.mend
         assert "SECRET" not in f"{caught.value} {caught.value!r}"
 
+    # prefect 3.8.8 leaves a client of its own open after every flow, an empty one too
+    @pytest.mark.filterwarnings(r"ignore:Exception ignored in. <socket\.socket:pytest.PytestUnraisableExceptionWarning")
     def test_answers_in_a_thread_of_an_async_flow(self) -> None:
         ProviderCredentials(provider="zai", key=SecretStr(KEY)).save("zai", overwrite=True)
 
@@ -90,4 +93,5 @@ class TestReveal:
                 plain = await asyncio.get_running_loop().run_in_executor(pool, reveal, "zai", {})
             return await asyncio.to_thread(reveal, "zai", {}), plain
 
-        assert asyncio.run(night()) == (KEY, KEY)  # type: ignore[arg-type]  # a flow's call type hides its coroutine
+        assert asyncio.run(night()) == (KEY, KEY)
+        gc.collect()

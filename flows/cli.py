@@ -1,0 +1,119 @@
+"""Console script `overnight`, and the command line behind `python -m flows.batch`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.run_batch import dry_run, run_batch
+from overnight.failures import BadInput
+from overnight.report import EXIT_BAD_INPUT
+
+app = typer.Typer(
+    help="Runs AI coding agents on your own machines overnight; commits and a truthful report in the morning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+credentials = typer.Typer(help="Provider keys, saved as Prefect blocks.", no_args_is_help=True)
+app.add_typer(credentials, name="credentials")
+
+
+class OnInterrupt(StrEnum):
+    """What becomes of running agents when the batch is interrupted."""
+
+    CANCEL = "cancel"
+    DETACH = "detach"
+
+
+_BATCH_HELP = """Run a batch of coding tasks to commits and a report.
+
+FILE is one YAML file, or Markdown files with front matter, one task each.
+
+\b
+Examples:
+  python -m flows.batch tonight.yaml
+  python -m flows.batch tonight.yaml --dry-run          show every run before it happens
+  python -m flows.batch specs/*.md --json report.json   tasks as Markdown, report for machines
+  python -m flows.batch tonight.yaml --only fix-parser  one task of the batch
+  python -m flows.batch --resume tonight-20261122-2200-ab12
+
+\b
+Exit codes: 0 every task succeeded; 1 some failed; 2 bad input, nothing started;
+3 nothing could start, every route is shut; 130 interrupted.
+
+\b
+Keys are read from the Prefect block named as the provider (overnight credentials
+add PROVIDER), then from OVERNIGHT_KEY_<PROVIDER>.
+"""
+
+
+@app.command(help=_BATCH_HELP)
+def batch(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", show_default=False)] = None,
+    lock: Annotated[Path | None, typer.Option(help="Provider lock; default is the project's own.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="State directory; default $XDG_STATE_HOME/overnight.")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Print every run's plan as JSON and stop.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write the report there.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="BATCH_ID", help="Go on with an earlier batch.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="ID,...", help="Only these tasks.")] = None,
+    on_interrupt: Annotated[
+        OnInterrupt | None,
+        typer.Option(help="Ctrl-C: end the runs, or leave them. Default asks on a terminal, else detach."),
+    ] = None,
+) -> None:
+    ids = [part for part in (only or "").split(",") if part]
+    try:
+        if resume and (files or ids):
+            raise BadInput("command line", "--resume", "goes without FILE and --only", "Give the batch id alone")
+        if dry:
+            typer.echo(json.dumps(dry_run(files or [], lock, ids), indent=2, ensure_ascii=False))
+            return
+        wish = None if on_interrupt is None else on_interrupt.value
+        raise typer.Exit(run_batch(files or [], lock, state, ids, resume, json_path, wish))
+    except BadInput as error:
+        refuse(error)
+
+
+@credentials.command("add")
+def credentials_add(
+    provider: Annotated[str, typer.Argument(help="Name in the lock, e.g. zai.")],
+    from_stdin: Annotated[bool, typer.Option("--from-stdin", help="Read the key from standard input.")] = False,
+    state: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="State directory, when no Prefect API is set.")
+    ] = None,
+) -> None:
+    """Save a provider's key as a Prefect block, checked against the lock.
+
+    \b
+    Examples:
+      overnight credentials add zai                          asks for the key, shows nothing
+      pass show zai | overnight credentials add zai --from-stdin
+    """
+    from flows.credentials import save_key
+
+    key = sys.stdin.read().strip() if from_stdin else typer.prompt(f"Key for {provider}", hide_input=True)
+    try:
+        typer.echo(save_key(provider, key, state, os.environ))
+    except BadInput as error:
+        refuse(error)
+
+
+def refuse(error: BadInput) -> None:
+    """Say what cannot be used and how to mend it; exit code 2."""
+    typer.echo(f"{error.where}: {error.field}: {error.problem}", err=True)
+    typer.echo(f"  mend: {error.mend}", err=True)
+    raise typer.Exit(EXIT_BAD_INPUT)
+
+
+def main(command: list[str]) -> None:
+    """Run one command as if its module were the program: `python -m flows.batch`."""
+    app(args=[*command, *sys.argv[1:]], prog_name=f"python -m flows.{command[0]}")

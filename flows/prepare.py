@@ -1,0 +1,101 @@
+"""From what a user typed to a batch on disk: everything that can be refused is refused here."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from blocks.hosts import load_hosts
+from overnight import batchfile, lockfile
+from overnight.failures import BadInput, FailureError
+from overnight.git import Repo
+from overnight.harnesses import HARNESSES
+from overnight.ledger import Ledger
+from overnight.lockfile import ProviderLock
+from overnight.night import now
+from overnight.plan import Planner, RunPlan
+from overnight.spec import BatchSpec, is_url
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch that was read and found good, hosts named by block not yet loaded."""
+
+    batch: BatchSpec
+    batch_id: str
+    lock: ProviderLock
+    lock_path: Path
+
+    @property
+    def plans(self) -> list[RunPlan]:
+        """Every task's first attempt, as it will be run."""
+        return Planner(self.lock, str(self.lock_path), HARNESSES, self.batch, self.batch_id).check()
+
+
+def prepare(files: Sequence[Path], lock_path: Path | None, only: Sequence[str], environ: Mapping[str, str]) -> Prepared:
+    """Read and check a batch without touching anything but the files named in it.
+
+    Raises:
+        BadInput: with file, field and mend.
+    """
+    batch = batchfile.load(files, environ)
+    if only:
+        batch = batch.only(only)
+    path = lock_path or lockfile.DEFAULT_LOCK
+    batch_id = f"{batch.name}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    prepared = Prepared(batch, batch_id, lockfile.load(path), path)
+    _ = prepared.plans
+    _check_repositories(batch, environ.get("PATH", os.defpath))
+    _check_key_files(batch)
+    return prepared
+
+
+def with_hosts(prepared: Prepared) -> Prepared:
+    """The same batch with every `block: NAME` host loaded from the Prefect API.
+
+    Raises:
+        BadInput: a block is missing or malformed.
+    """
+    hosts = load_hosts(prepared.batch.hosts, prepared.batch.source)
+    return replace(prepared, batch=prepared.batch.model_copy(update={"hosts": hosts}))
+
+
+def record(prepared: Prepared, state: Path) -> Ledger:
+    """Write the batch to the state directory; from here on it can be resumed."""
+    ledger = Ledger(state, prepared.batch_id)
+    ledger.open_new(prepared.batch, prepared.lock_path.read_text(encoding="utf-8"), now())
+    return ledger
+
+
+def state_directory(given: Path | None, environ: Mapping[str, str]) -> Path:
+    """Where batches are kept: `--state`, else `$XDG_STATE_HOME/overnight`, else `~/.local/state/overnight`."""
+    if given is not None:
+        return given.expanduser().resolve()
+    return Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "overnight"
+
+
+def _check_repositories(batch: BatchSpec, search_path: str) -> None:
+    checked: set[tuple[str, str]] = set()
+    for task in batch.tasks:
+        if is_url(task.repo) or (task.repo, task.base) in checked:
+            continue
+        checked.add((task.repo, task.base))
+        if not Path(task.repo).is_dir():
+            raise BadInput(
+                batch.source, f"{task.field}.repo", f"no folder {task.repo}", "Give a git repository or a URL"
+            )
+        try:
+            Repo(Path(task.repo), search_path).resolve(task.base)
+        except FailureError as error:
+            seen = error.failure.evidence[0].seen
+            problem = f"no commit {task.base!r} in {task.repo} ({seen})"
+            raise BadInput(batch.source, f"{task.field}.base", problem, "Name a branch, tag or commit of it") from error
+
+
+def _check_key_files(batch: BatchSpec) -> None:
+    for name, host in batch.hosts.items():
+        if host.key_file is not None and not host.key_file.is_file():
+            raise BadInput(batch.source, f"hosts.{name}.key_file", f"no file {host.key_file}", "Name a private key")

@@ -1,0 +1,174 @@
+"""One batch from a terminal: server, flow, progress, interrupt, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
+
+from flows.batch import batch
+from flows.desk import DESK, Desk
+from flows.prepare import prepare, record, state_directory, with_hosts
+from flows.private_server import PrivateServer, private_server
+from flows.progress import Progress
+from overnight.failures import BadInput
+from overnight.ledger import Ledger, write
+from overnight.night import Night
+from overnight.report import EXIT_INTERRUPTED, BatchReport, last_attempts
+from overnight.station import Interrupt
+
+
+def dry_run(files: Sequence[Path], lock: Path | None, only: Sequence[str]) -> list[dict[str, Any]]:
+    """Every run's plan as JSON data; nothing is started or written.
+
+    Raises:
+        BadInput: as for a real start.
+    """
+    return [plan.shown() for plan in prepare(files, lock, only, os.environ).plans]
+
+
+def run_batch(
+    files: Sequence[Path],
+    lock: Path | None,
+    state: Path | None,
+    only: Sequence[str],
+    resume: str | None,
+    json_path: Path | None,
+    on_interrupt: str | None,
+) -> int:
+    """Run or resume a batch and return the exit code.
+
+    Raises:
+        BadInput: nothing was started.
+    """
+    directory = state_directory(state, os.environ)
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise BadInput("command line", "--json", f"no folder {json_path.absolute().parent}", "Create it first")
+    prepared = None
+    if resume:
+        Ledger(directory, resume).reopen()
+    else:
+        prepared = prepare(files, lock, only, os.environ)
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(sys.stderr))
+        server = stack.enter_context(prefect_api(directory, progress))
+        batch_id = resume or ""
+        if prepared is not None:
+            batch_id = record(with_hosts(prepared), directory).batch_id
+        progress.tell(batch_id, "batch", f"state in {directory / 'batches' / batch_id}")
+        interrupt = stack.enter_context(Interrupts(on_interrupt, progress))
+        token = DESK.set(Desk(progress.tell, interrupt.opened))
+        try:
+            outcome: State[Any] = asyncio.run(_ended(batch(state=str(directory), batch_id=batch_id, return_state=True)))
+        finally:
+            DESK.reset(token)
+        if server is not None:
+            server.drain()
+    report_path = directory / "batches" / batch_id / "report.json"
+    if not report_path.exists():
+        sys.stderr.write(f"The flow ended without a report: {outcome.message}\n")
+        return EXIT_INTERRUPTED if interrupt.happened else 1
+    report = BatchReport.model_validate_json(report_path.read_text(encoding="utf-8"))
+    if json_path is not None:
+        write(json_path.absolute(), report.to_json())
+    sys.stdout.write(summary(report, report_path.parent))
+    return report.exit_code
+
+
+async def _ended(call: Any) -> State[Any]:
+    """The flow's final state; Prefect 3.8.8 types the call of an async flow as if it were not awaitable."""
+    state: State[Any] = await call
+    return state
+
+
+@contextmanager
+def prefect_api(state: Path, progress: Progress) -> Iterator[PrivateServer | None]:
+    """The configured Prefect API, or a private server for as long as the batch runs."""
+    if get_current_settings().api.url is not None:
+        yield None
+        return
+    progress.say("No Prefect API is configured: starting a private server (about 10 s the first time)")
+    with (
+        private_server(state, os.environ) as server,
+        temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth}),
+    ):
+        progress.say(f"Prefect pages: {server.url}  (password: {server.directory / 'password'})")
+        yield server
+
+
+class Interrupts:
+    """Turns Ctrl-C into `cancel` or `detach`; a second one always cancels, a third gives up at once."""
+
+    def __init__(self, wish: str | None, progress: Progress) -> None:
+        self._wish = wish
+        self._progress = progress
+        self._night: Night | None = None
+        self._count = 0
+        self._before: Any = None
+
+    @property
+    def happened(self) -> bool:
+        return self._count > 0
+
+    def opened(self, night: Night) -> None:
+        """The batch is up and can be told."""
+        self._night = night
+
+    def __enter__(self) -> Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._night is None or self._count > 2:
+            raise KeyboardInterrupt
+        threading.Thread(target=self._tell, args=(self._night, self._count), daemon=True).start()
+
+    def _tell(self, night: Night, count: int) -> None:
+        how = "cancel" if count > 1 else (self._wish or self._asked())
+        self._progress.say(
+            "Interrupted: ending the runs and collecting what they committed"
+            if how == "cancel"
+            else f"Interrupted: leaving the runs to their hosts; go on with --resume {night.ledger.batch_id}"
+        )
+        night.stop("cancel" if how == "cancel" else "detach")
+
+    def _asked(self) -> Interrupt:
+        if not sys.stdin.isatty():
+            return "detach"
+        self._progress.say("Interrupted. End the runs [c], or leave them on their hosts [d]? (Ctrl-C again ends them)")
+        return "cancel" if sys.stdin.readline().strip().lower().startswith("c") else "detach"
+
+
+def summary(report: BatchReport, directory: Path) -> str:
+    """The last words of a batch: per task what came home or why not, and where everything is."""
+    lines = ["", f"{report.name}: " + ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)]
+    for route in report.routes:
+        if route.failure is not None:
+            lines.append(f"  route {route.state}: {route.harness} on {route.host}, {route.model} of {route.provider}")
+            lines.append(f"    {route.failure.evidence[0].seen if route.failure.evidence else route.failure.kind}")
+            lines.append(f"    mend: {route.failure.remedy}")
+    for run in last_attempts(report.runs):
+        lines.append(f"  {run.task_id}: {run.state}" + (f", {run.failure.kind}" if run.failure else ""))
+        if run.commits:
+            lines.append(f"    {len(run.commits)} commits on {run.branch} in {run.repo}")
+        if run.leftovers:
+            lines.append(f"    {run.leftovers.count} files not committed, saved as {run.leftovers.ref}")
+        if run.failure and run.state != "skipped":
+            lines += [f"    seen: {evidence}" for evidence in run.failure.evidence[:3]]
+            lines.append(f"    mend: {run.failure.remedy}")
+    lines += [f"  report: {directory / 'report.md'}", f"  logs:   {directory / 'runs'}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,342 @@
+"""Follows every run of one host over one channel, through any number of broken connections.
+
+How far we are is the size of our own copy of a log, nothing else: there is no
+second number that could disagree after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from overnight.events import Exited, Heartbeat, Killed, Lost, Output, RunEvent, Started
+from overnight.failures import RULES, Evidence, Failure, FailureKind, HostError, Retry, fail
+from overnight.hosts.protocol import Channel
+from overnight.redact import Mask
+from overnight.remote import Remote
+
+SILENCE_S = 13.0  # the follower beats every 5 s: two beats missed and 3 s for the way
+REDIAL_S = 8.0
+REFUSED_S = 60.0  # OpenSSH 9.8 locks out who keeps knocking with a wrong key
+CHUNK_BYTES = 262_144
+Stream = Literal["out", "err"]
+STREAMS: tuple[Stream, Stream] = ("out", "err")
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """Whether the host is being heard, and if not, why. Says nothing about the runs on it."""
+
+    up: bool
+    failure: Failure | None = None
+
+
+class RunCopy:
+    """Our own append-only copy of one run's output: the files `out` and `err` in a directory.
+
+    Secrets are masked before they are written, byte for byte, so that sizes
+    here are offsets there. One writer at a time; close it when no longer watched.
+    """
+
+    def __init__(self, directory: Path, secrets: Sequence[bytes] = ()) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self._secrets = tuple(secrets)
+        self._files = {stream: open(directory / stream, "ab", buffering=0) for stream in STREAMS}  # noqa: SIM115  # `close`
+        self._masks: dict[Stream, Mask] = {}
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Forget what is held back: the host will send it again from `offset`."""
+        self._masks = {stream: Mask(self._secrets) for stream in STREAMS}
+
+    def replay(self) -> Iterator[Output]:
+        """What the copy holds already, `out` first."""
+        for stream in STREAMS:
+            at = 0
+            with open(self.directory / stream, "rb") as file:
+                while data := file.read(CHUNK_BYTES):
+                    yield Output(stream, at, data)
+                    at += len(data)
+
+    def offset(self, stream: Stream) -> int:
+        return os.fstat(self._files[stream].fileno()).st_size
+
+    def expects(self, stream: Stream) -> int:
+        """The offset the next bytes must have: all that is written and all that is held."""
+        return self.offset(stream) + self._masks[stream].held
+
+    def append(self, stream: Stream, data: bytes) -> Output | None:
+        """Take bytes in; what was written, or None while all of it is held back."""
+        return self._write(stream, self._masks[stream].feed(data))
+
+    def flush(self, stream: Stream) -> Output | None:
+        """Write what is held, at the end of the run."""
+        return self._write(stream, self._masks[stream].flush())
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def _write(self, stream: Stream, data: bytes) -> Output | None:
+        if not data:
+            return None
+        file, at = self._files[stream], self.offset(stream)
+        try:
+            if file.write(data) < len(data):
+                raise OSError("the disk took only a part of it")
+        except OSError:
+            file.truncate(at)  # all or nothing: what the sink was not told must not count
+            raise
+        return Output(stream, at, data)
+
+
+class _Watched:
+    """One run being followed: its copy, its sink, and what was told already."""
+
+    def __init__(self, run_id: str, key: int, copy: RunCopy, sink: Callable[[RunEvent], None]) -> None:
+        self.run_id, self.key, self.copy, self.sink = run_id, key, copy, sink
+        self.started = False
+        self.cancelled = False
+
+    def take(self, stream: Stream, offset: int, data: bytes) -> None:
+        if offset != self.copy.expects(stream):
+            raise OSError(f"{stream} of {self.run_id} came from {offset}, expected {self.copy.expects(stream)}")
+        self._tell(self.copy.append(stream, data))
+
+    def vital(self, frame: dict[str, Any]) -> None:
+        started, beat = frame["started"], frame["hb"]
+        if started is not None and not self.started:
+            self.started = True
+            self._tell(Started(started["pid"], started["boot_s"]))
+        if frame["k"] == "s" and frame["state"] == "running" and beat is not None:
+            fields = ("age_s", "cpu_s", "processes", "quiet_s", "work_changed_s")
+            self._tell(Heartbeat(**{name: beat[name] for name in fields}))
+
+    def end(self, frame: dict[str, Any]) -> None:
+        self.vital(frame)
+        for stream in STREAMS:
+            self._tell(self.copy.flush(stream))
+        self._tell(_ending(frame))
+
+    def _tell(self, event: RunEvent | None) -> None:
+        if event is not None:
+            self.sink(event)
+
+
+class Follower:
+    """One thread and one channel for all runs of a host.
+
+    Redials for ever until closed; after each break it asks for every run from
+    where its copy ends, so no byte is lost and none comes twice. A run whose
+    supervisor died is ended, since nobody would enforce its limits or record
+    its end.
+
+    Args:
+        remote: The host.
+        on_link: Told when the host is heard again or no more. Called, like every
+            sink, from the follower's thread: it must return soon and not raise.
+    """
+
+    def __init__(self, remote: Remote, on_link: Callable[[LinkState], None] | None = None) -> None:
+        self._remote = remote
+        self._on_link = on_link or (lambda _state: None)
+        self._lock = threading.RLock()  # guards the table and the order of what is sent
+        self._watched: dict[str, _Watched] = {}
+        self._channel: Channel | None = None
+        self._keys = 0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._live, name=f"follow {remote.host.name}", daemon=True)
+        self._thread.start()
+
+    def watch(self, run_id: str, copy: RunCopy, sink: Callable[[RunEvent], None]) -> None:
+        """Tell `sink` everything about a run from the end of `copy` on.
+
+        Bytes the copy already has are not told again: read them from it first.
+        Events are Started once, Output, Heartbeat, then exactly one of Exited,
+        Killed, Lost, after which the run is no longer watched.
+        """
+        with self._lock:
+            if run_id in self._watched:
+                raise ValueError(f"{run_id} is watched already")
+            self._keys += 1
+            watched = self._watched[run_id] = _Watched(run_id, self._keys, copy, sink)
+            self._subscribe(watched)
+
+    def unwatch(self, run_id: str) -> None:
+        """Stop telling; once this returns the sink is called no more. The run goes on."""
+        with self._lock:
+            if self._watched.pop(run_id, None) is not None:
+                self._send({"c": "unsub", "r": run_id})
+
+    def cancel(self, run_id: str) -> None:
+        """Ask the host to end a watched run; asked again after every broken connection until it has ended.
+
+        Returns at once; the sink gets Killed when it is done. A run that has ended is left alone.
+        """
+        with self._lock:
+            watched = self._watched.get(run_id)
+            if watched is not None:
+                watched.cancelled = True
+                self._send({"c": "signal", "r": run_id})
+
+    def close(self) -> None:
+        """Stop following. Runs go on. Do not call it from a sink."""
+        self._closed.set()
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+        self._thread.join(SILENCE_S)
+
+    def _live(self) -> None:
+        tries = 0
+        while not self._closed.is_set():
+            try:
+                self._open()
+                tries = 0
+                self._listen()
+            except TimeoutError:
+                self._remote.host.drop()  # nothing is heard on this connection any more, by nobody
+                failure = self._fault(f"nothing was heard for {SILENCE_S:.0f} s")
+            except HostError as error:
+                failure = error.failure
+            except OSError as error:
+                failure = self._fault(f"the copy on this machine cannot go on: {error}")
+            finally:
+                self._shut()
+            if self._closed.is_set():
+                return
+            self._on_link(LinkState(False, failure))
+            self._closed.wait(_pause_s(failure, tries))
+            tries += 1
+
+    def _open(self) -> None:
+        channel = self._remote.follow()
+        with self._lock:
+            self._channel = channel
+            for watched in self._watched.values():
+                watched.copy.rewind()
+                self._subscribe(watched)
+        self._on_link(LinkState(True))
+
+    def _shut(self) -> None:
+        with self._lock:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def _listen(self) -> None:
+        """Handle frames until the channel ends, which raises."""
+        with self._lock:
+            channel = self._channel
+        if channel is None:
+            return
+        frames = _Frames(channel)
+        while not self._closed.is_set():
+            frame, data = frames.next()
+            if frame["k"] == "h":
+                with self._lock:
+                    self._send({"c": "ping"})
+            else:
+                self._handle(frame, data)
+
+    def _handle(self, frame: dict[str, Any], data: bytes) -> None:
+        run_id = frame["r"]
+        with self._lock:  # held while the sink is called: once `unwatch` has returned, nothing more is delivered
+            watched = self._watched.get(run_id)
+            if watched is None or watched.key != frame["i"]:
+                return  # still under way when we stopped watching
+            if frame["k"] == "d":
+                watched.take(frame["s"], frame["o"], data)
+            elif frame["k"] == "end":
+                watched.end(frame)
+                self._watched.pop(run_id, None)
+            else:
+                watched.vital(frame)
+                if frame["state"] == "orphaned":
+                    self._send({"c": "signal", "r": run_id})
+
+    def _subscribe(self, watched: _Watched) -> None:
+        offsets = {stream: watched.copy.offset(stream) for stream in STREAMS}
+        self._send(self._remote.subscription(watched.run_id, watched.key, offsets))
+        if watched.cancelled:
+            self._send({"c": "signal", "r": watched.run_id})
+
+    def _send(self, command: dict[str, Any]) -> None:
+        if self._channel is not None:
+            with suppress(HostError):  # the thread that listens meets the same, and everything is sent again
+                self._channel.send(json.dumps(command).encode() + b"\n")
+
+    def _fault(self, seen: str) -> Failure:
+        evidence = Evidence(source="host", seen=seen)
+        return fail(FailureKind.HOST_UNREACHABLE, evidence, names={"host": self._remote.host.name})
+
+
+class _Frames:
+    """Frames out of a channel: a line of JSON, and as many bytes as it announces."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._pending = bytearray()
+
+    def next(self) -> tuple[dict[str, Any], bytes]:
+        while (end := self._pending.find(b"\n")) < 0:
+            self._more()
+        frame = self._read(self._take(end + 1))
+        size = frame.get("n", 0)
+        while len(self._pending) < size:
+            self._more()
+        return frame, self._take(size)
+
+    def _read(self, line: bytes) -> dict[str, Any]:
+        try:
+            frame: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise self._broken(f"a frame cannot be read: {line[:80]!r}") from error
+        return frame
+
+    def _more(self) -> None:
+        data = self._channel.recv(CHUNK_BYTES, SILENCE_S)
+        if not data:
+            words = self._channel.errors().decode("utf-8", "replace").strip()[-300:]
+            raise self._broken(f"the follower on the host ended: {words or 'no words'}")
+        self._pending += data
+
+    def _broken(self, seen: str) -> HostError:
+        return HostError(fail(FailureKind.HOST_UNREACHABLE, Evidence(source="host", seen=seen)))
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._pending[:size])
+        del self._pending[:size]
+        return taken
+
+
+def _pause_s(failure: Failure, tries: int) -> float:
+    if RULES[failure.kind].retry is Retry.NEVER:
+        return REFUSED_S
+    return random.uniform(0, min(REDIAL_S, 0.25 * 2 ** min(tries, 10)))  # noqa: S311  # jitter, not a secret
+
+
+def _ending(frame: dict[str, Any]) -> RunEvent:
+    record = frame["exit"]
+    if record is None:
+        return Lost(frame["why"])
+    code, signal, seconds = record["code"], record["signal"], record["seconds"]
+    if record["reason"] != "exited":
+        return Killed(record["reason"], seconds, code, signal)
+    return Exited(
+        code,
+        signal,
+        seconds,
+        max_rss_bytes=record["max_rss_bytes"],
+        oom_kills=record["oom_kills"],
+        survivors=record["survivors"],
+        exec_error=record["exec_error"],
+    )

@@ -1,0 +1,100 @@
+"""The report in words: Markdown for pages and files, rows for tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from overnight.failures import Failure
+from overnight.report import BatchReport, RouteReport, RunReport
+
+
+def rows(report: BatchReport) -> list[dict[str, Any]]:
+    """One row an attempt, for a table artifact."""
+    return [
+        {
+            "task": run.task_id,
+            "attempt": run.attempt,
+            "state": run.state,
+            "cause": run.failure.kind if run.failure else "",
+            "commits": len(run.commits),
+            "branch": run.branch or "",
+            "run s": run.seconds.run,
+            "tokens": run.tokens,
+            "usd": run.usd,
+            "host": run.host,
+            "harness": f"{run.harness} {run.harness_version or ''}".strip(),
+            "model": f"{run.model} of {run.provider}",
+            "log": run.log or "",
+        }
+        for run in report.runs
+    ]
+
+
+def markdown(report: BatchReport) -> str:
+    """The whole night on a page: what came home, what did not and why, where everything is."""
+    counted = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
+    lasted = (report.ended_at - report.started_at).total_seconds()
+    lines = [
+        f"# {report.name}: {counted}",
+        "",
+        f"Batch `{report.batch_id}`, {report.started_at:%Y-%m-%d %H:%M} UTC, {lasted:.0f} s.",
+        "",
+        "## Routes",
+        "",
+        *[_route_line(route) for route in report.routes],
+        "",
+        "## Tasks",
+        "",
+    ]
+    return "\n".join(lines) + "\n".join(run_markdown(run) for run in report.runs)
+
+
+def run_markdown(run: RunReport) -> str:
+    """One attempt: state, commits, what is left over, cause and mend."""
+    attempt = f" (attempt {run.attempt})" if run.attempt > 1 else ""
+    lines = [f"### {run.task_id}: {run.state}{attempt}", ""]
+    if run.commits:
+        lines += [f"Branch `{run.branch}` in `{run.repo}`{', ' + run.diffstat if run.diffstat else ''}", ""]
+        lines += [f"- `{c.sha[:10]}` {c.subject}" for c in run.commits] + [""]
+    if run.failure:
+        lines += [*_failure_lines(run.failure), ""]
+    if run.claims:
+        lines += [f"The agent's claim does not hold: {run.claims}.", ""]
+    if run.leftovers:
+        lines += [f"Not committed: {run.leftovers.count} files, saved as `{run.leftovers.ref}` in `{run.repo}`.", ""]
+    if run.other_refs:
+        lines += ["Further tips: " + ", ".join(f"`{ref}` {sha[:10]}" for ref, sha in run.other_refs.items()), ""]
+    if run.verify:
+        ended = "passed" if run.verify.exit_code == 0 else f"ended with {run.verify.exit_code}"
+        lines += [f"Check `{run.verify.command}` {ended} after {run.verify.seconds:.0f} s.", ""]
+    return "\n".join([*lines, f"{_figures(run)}", ""])
+
+
+def _failure_lines(failure: Failure) -> list[str]:
+    seen = [f"  - {evidence}" for evidence in failure.evidence]
+    return [
+        f"- cause: **{failure.kind}** ({failure.family}; retry: {failure.retry})",
+        "- seen:",
+        *seen,
+        f"- mend: {failure.remedy}",
+    ]
+
+
+def _route_line(route: RouteReport) -> str:
+    took = f", preflight {route.preflight_s:.1f} s" if route.preflight_s is not None else ""
+    name = f"{route.harness} on {route.host}, {route.model} of {route.provider}"
+    why = f": {route.failure}" if route.failure else ""
+    return f"- **{route.state}** {name}{took}{why}"
+
+
+def _figures(run: RunReport) -> str:
+    version = f" {run.harness_version}" if run.harness_version else ""
+    parts = [f"{run.harness}{version} on {run.host}", f"{run.model} of {run.provider}"]
+    if run.seconds.run is not None:
+        parts.append(f"{run.seconds.run:.0f} s")
+    if run.tokens is not None:
+        parts.append(f"{run.tokens} tokens")
+    parts.append(f"{run.usd:.2f} USD" if run.usd is not None else "cost not known")
+    if run.log:
+        parts.append(f"log `{run.log}`")
+    return "; ".join(parts)

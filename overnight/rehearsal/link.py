@@ -1,0 +1,140 @@
+"""A TCP link on loopback that can be cut, frozen or refused while real bytes run through it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from overnight.rehearsal.loop import LoopThread
+
+_CHUNK_BYTES = 256 * 1024
+
+
+class Link:
+    """Forwards connections to `127.0.0.1:target_port` while its `with` block runs. Every method is for any thread.
+
+    Args:
+        target_port: Where the real server listens, on loopback.
+        port: Where clients connect; 0 for any free one.
+    """
+
+    address = "127.0.0.1"
+
+    def __init__(self, target_port: int, port: int = 0) -> None:
+        self._target_port = target_port
+        self.port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._left_bytes: int | None = None
+
+    def __enter__(self) -> Self:
+        self._loop = LoopThread("link")
+        self._loop.call(self._open())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call(self._close())
+        self._loop.stop()
+
+    def cut(self) -> None:
+        """Reset every connection now. New ones are welcome."""
+        self._loop.call(self._cut())
+
+    def cut_after(self, count: int) -> None:
+        """Reset every connection once so many more bytes went to clients; once only."""
+        self._loop.call(self._set_left(count))
+
+    def freeze(self) -> None:
+        """Take connections and bytes as far as buffers go, and pass nothing on until `thaw`. Loses nothing."""
+        self._loop.call(self._set_frozen(True))
+
+    def thaw(self) -> None:
+        self._loop.call(self._set_frozen(False))
+
+    def refuse(self, seconds: float | None = None) -> None:
+        """Refuse new connections for so long, or until `accept`. Those that stand are not touched."""
+        self._loop.call(self._refuse(seconds))
+
+    def accept(self) -> None:
+        self._loop.call(self._listen())
+
+    async def _open(self) -> None:
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._server: asyncio.Server | None = None
+        self._reopening: asyncio.TimerHandle | None = None
+        await self._listen()
+
+    async def _close(self) -> None:
+        await self._refuse(None)
+        await self._cut()
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._carry, self.address, self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _refuse(self, seconds: float | None) -> None:
+        if self._reopening is not None:
+            self._reopening.cancel()
+            self._reopening = None
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._reopening = loop.call_later(seconds, lambda: loop.create_task(self._listen()))
+
+    async def _cut(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _set_left(self, count: int) -> None:
+        self._left_bytes = count
+
+    async def _set_frozen(self, frozen: bool) -> None:
+        (self._flowing.clear if frozen else self._flowing.set)()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client's connection, until either side ends it."""
+        self._writers.add(writer)
+        try:
+            await self._flowing.wait()
+            target_reader, target_writer = await asyncio.open_connection(self.address, self._target_port)
+        except OSError:  # nothing listens there: to the client that is a connection that ends at once
+            self._drop(writer)
+            return
+        self._writers.add(target_writer)
+        await asyncio.gather(
+            self._pump(reader, target_writer, to_client=False), self._pump(target_reader, writer, to_client=True)
+        )
+        self._drop(writer)
+        self._drop(target_writer)
+
+    def _drop(self, writer: asyncio.StreamWriter) -> None:
+        self._writers.discard(writer)
+        writer.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to_client: bool) -> None:
+        """Forward until the source ends; the end is forwarded too. A reset ends both ways."""
+        try:
+            while data := await reader.read(_CHUNK_BYTES):
+                await self._flowing.wait()
+                writer.write(self._allowed(data) if to_client else data)
+                await writer.drain()
+                if self._left_bytes == 0:
+                    self._left_bytes = None
+                    await self._cut()
+            if writer.can_write_eof():
+                writer.write_eof()
+        except OSError:
+            writer.transport.abort()
+
+    def _allowed(self, data: bytes) -> bytes:
+        if self._left_bytes is None:
+            return data
+        data = data[: self._left_bytes]
+        self._left_bytes -= len(data)
+        return data

@@ -1,0 +1,36 @@
+"""Prefect task `preflight`: is the route open?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from overnight.failures import FailureError
+from overnight.night import Night
+from overnight.spec import TaskSpec
+from tasks.calls import in_thread
+from tasks.retries import WIRE_DELAYS_S, mends_the_wire
+
+
+@task(
+    task_run_name="preflight {first.route}",
+    retries=len(WIRE_DELAYS_S),
+    retry_delay_seconds=WIRE_DELAYS_S,
+    retry_jitter_factor=0.3,
+    retry_condition_fn=mends_the_wire,
+    cache_policy=NO_CACHE,
+)
+async def preflight(night: Night, first: TaskSpec) -> State[Any]:
+    """Probe the route of `first` once for the whole batch; Failed with the cause when it is shut.
+
+    Only a host out of reach is tried again. A refused key is an answer.
+    """
+    found = await in_thread(night.preflight, first)
+    if found.failure is None:
+        get_run_logger().info("open after %.1f s, %s", found.seconds, found.version or "version not known")
+        return Completed(message=f"open after {found.seconds:.1f} s")
+    return Failed(message=str(found.failure), data=FailureError(found.failure))

@@ -1,0 +1,66 @@
+"""Starts a harness as a run would: own HOME beside the work tree, exact environment, no standard input."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from overnight.events import AgentEvent, Exited
+from overnight.harnesses.protocol import Harness, Launch
+from overnight.transcript import Transcript
+
+IDENTITY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "Rehearsal"), ("EMAIL", "rehearsal@example.invalid"))
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of it."""
+
+    work: Path
+    code: int
+    out: bytes
+    err: bytes
+    events: list[AgentEvent]
+    transcript: Transcript
+
+
+def run(harness: Harness, launch: Launch, env: Mapping[str, str], place: Path, timeout_s: float = 60) -> Ran:
+    home, work = place / "home", place / "work"
+    home.mkdir(exist_ok=True)
+    if not work.exists():
+        work.mkdir()
+        git(work, "init", "-q", "-b", "main")
+        git(work, "commit", "-q", "--allow-empty", "-m", "base")
+    for name, text in harness.home_files(launch).items():
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        harness.argv(launch),
+        cwd=work,
+        env={"HOME": str(home), "PATH": os.defpath, "TERM": "dumb", "LANG": "C.UTF-8", **IDENTITY, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    transcript, events = Transcript(), harness.reader().feed("out", done.stdout)
+    transcript.add_bytes("out", done.stdout)
+    transcript.add_bytes("err", done.stderr)
+    transcript.add_events(0.0, events)
+    died = done.returncode < 0
+    transcript.ending = Exited(None if died else done.returncode, -done.returncode if died else None, 1.0)
+    return Ran(work, done.returncode, done.stdout, done.stderr, events, transcript)
+
+
+def git(work: Path, *arguments: str) -> str:
+    env = {"HOME": str(work.parent / "home"), "PATH": os.defpath, **IDENTITY}
+    argv = ["git", "-C", str(work), *arguments]
+    return subprocess.run(argv, env=env, capture_output=True, check=True, text=True, timeout=30).stdout

@@ -1,0 +1,155 @@
+"""The SSH host against a real sshd."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from overnight.failures import HostError
+from overnight.hosts.ssh import SshHost
+from tests.contracts.host import HostContract, read_all
+from tests.sshd import Relay, Sshd, free_port, serving
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with serving(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def host(sshd: Sshd) -> Iterator[SshHost]:
+    host = SshHost(sshd.address())
+    yield host
+    host.close()
+
+
+def refused(host: SshHost) -> str:
+    """The kind and evidence with which a connection fails."""
+    with pytest.raises(HostError) as raised:
+        host.connect()
+    host.close()
+    return f"{raised.value.failure.kind} {raised.value.failure.evidence[0].seen}"
+
+
+class TestSshHost(HostContract):
+    def test_a_full_connection_refuses_a_channel_and_stays_usable(self, host: SshHost) -> None:
+        channels = [host.open("exec cat") for _ in range(10)]
+        with pytest.raises(HostError) as raised:
+            host.open("exec true", timeout_s=0.5)
+        assert "MaxSessions" in str(raised.value)
+        threading.Timer(0.3, channels[0].close_input).start()
+        again = host.open("exec echo fits")
+        assert read_all(again) == b"fits\n"
+        for channel in [*channels, again]:
+            channel.close()
+
+    def test_30_logins_at_once_all_get_in(self, sshd: Sshd) -> None:
+        hosts = [SshHost(sshd.address(), patience_s=30) for _ in range(30)]
+        threads = [threading.Thread(target=host.connect) for host in hosts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(40)
+        outputs = []
+        for host in hosts:
+            channel = host.open("exec echo in")
+            outputs.append(read_all(channel))
+            host.close()
+        assert outputs == [b"in\n"] * 30
+
+    def test_a_link_cut_by_the_network_is_an_error(self, sshd: Sshd) -> None:
+        relay = Relay(sshd.port, lambda: 100_000)
+        host = SshHost(dataclasses.replace(sshd.address(), port=relay.port))
+        channel = host.open("exec yes")
+        with pytest.raises(HostError) as raised:
+            read_all(channel, 10)
+        assert raised.value.failure.kind == "host-unreachable"
+        host.close()
+        relay.close()
+
+
+class TestRefusals:
+    def test_an_unknown_host_key_shows_the_line_to_pin(self, sshd: Sshd) -> None:
+        seen = refused(SshHost(dataclasses.replace(sshd.address(), host_key=None)))
+        assert seen.startswith("host-key-unknown")
+        assert f"host_key: {sshd.host_key}" in seen
+        assert "SHA256:" in seen
+
+    def test_another_host_key_is_a_mismatch(self, sshd: Sshd) -> None:
+        other = f"ssh-ed25519 {paramiko.ECDSAKey.generate().get_base64()}"
+        seen = refused(SshHost(dataclasses.replace(sshd.address(), host_key=other)))
+        assert seen.startswith("host-key-mismatch")
+        assert seen.count("SHA256:") == 2
+
+    def test_a_known_hosts_file_with_lines_we_cannot_use_still_serves(self, sshd: Sshd, tmp_path: Path) -> None:
+        known = tmp_path / "known_hosts"
+        known.write_text(
+            "# comment\n\n@cert-authority *.example.com ssh-ed25519 AAAA\nbroken\n|1|bad|bad ssh-rsa AAAA\n"
+            f"[127.0.0.1]:{sshd.port} {sshd.host_key} a comment\n"
+        )
+        host = SshHost(dataclasses.replace(sshd.address(), host_key=None, known_hosts=known))
+        host.connect()
+        host.close()
+
+    def test_a_hashed_known_hosts_line_serves(self, sshd: Sshd, tmp_path: Path) -> None:
+        hashed = paramiko.HostKeys.hash_host(f"[127.0.0.1]:{sshd.port}")
+        known = tmp_path / "known_hosts"
+        known.write_text(f"{hashed} {sshd.host_key}\n")
+        host = SshHost(dataclasses.replace(sshd.address(), host_key=None, known_hosts=known))
+        host.connect()
+        host.close()
+
+    def test_a_negated_known_hosts_line_does_not(self, sshd: Sshd, tmp_path: Path) -> None:
+        known = tmp_path / "known_hosts"
+        known.write_text(f"*,![127.0.0.1]:{sshd.port} {sshd.host_key}\n")
+        host = SshHost(dataclasses.replace(sshd.address(), host_key=None, known_hosts=known))
+        assert refused(host).startswith("host-key-unknown")
+
+    def test_a_wrong_key_is_refused_at_once(self, sshd: Sshd, tmp_path: Path) -> None:
+        other = tmp_path / "other"
+        paramiko.ECDSAKey.generate().write_private_key_file(str(other))
+        began = time.monotonic()
+        seen = refused(SshHost(dataclasses.replace(sshd.address(), key_file=other)))
+        assert seen.startswith("host-auth")
+        assert time.monotonic() - began < 5
+
+    def test_a_missing_key_file_is_named(self, sshd: Sshd, tmp_path: Path) -> None:
+        seen = refused(SshHost(dataclasses.replace(sshd.address(), key_file=tmp_path / "none")))
+        assert seen.startswith("host-auth")
+        assert str(tmp_path / "none") in seen
+
+    def test_a_locked_key_file_is_named(self, sshd: Sshd, tmp_path: Path) -> None:
+        locked = tmp_path / "locked"
+        paramiko.ECDSAKey.generate().write_private_key_file(str(locked), password="secret")
+        assert "passphrase" in refused(SshHost(dataclasses.replace(sshd.address(), key_file=locked)))
+
+    def test_a_file_that_is_no_key_is_named(self, sshd: Sshd, tmp_path: Path) -> None:
+        (tmp_path / "text").write_text("hello")
+        seen = refused(SshHost(dataclasses.replace(sshd.address(), key_file=tmp_path / "text")))
+        assert seen.startswith("host-auth")
+
+    def test_nobody_there_is_given_up_after_our_patience(self, sshd: Sshd) -> None:
+        began = time.monotonic()
+        host = SshHost(dataclasses.replace(sshd.address(), port=free_port()), patience_s=1)
+        assert refused(host).startswith("host-unreachable")
+        assert time.monotonic() - began < 4
+
+
+def test_nothing_of_the_library_reaches_standard_error(sshd: Sshd, capfd: pytest.CaptureFixture[str]) -> None:
+    host = SshHost(dataclasses.replace(sshd.address(), port=free_port()), patience_s=0.2)
+    refused(host)
+    relay = Relay(sshd.port, lambda: 10)
+    refused(SshHost(dataclasses.replace(sshd.address(), port=relay.port), patience_s=0.2))
+    relay.close()
+    assert capfd.readouterr() == ("", "")
+    assert os.path.exists(sshd.log)
