@@ -215,7 +215,8 @@ class Failure(BaseModel):
     the evidence allows it. `retry_after_s` is the provider's own reset time.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # family and retry are written out for readers and derived again when read back
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     kind: FailureKind
     evidence: tuple[Evidence, ...]

@@ -8,18 +8,12 @@ delayed ACK) and never notices a dead peer.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import fnmatch
-import hashlib
-import hmac
 import logging
 import random
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +23,7 @@ from paramiko.message import Message
 from paramiko.pkey import UnknownKeyType
 
 from overnight.failures import Evidence, FailureKind, HostError, fail
+from overnight.hosts.known import fingerprint, keys_of
 from overnight.hosts.protocol import ERRORS_BYTES, Channel
 
 # paramiko writes tracebacks to standard error when nobody configured logging; everything it
@@ -280,33 +275,7 @@ def _pins(address: SshAddress) -> frozenset[str]:
     if address.known_hosts is None or not address.known_hosts.exists():
         return frozenset()
     text = address.known_hosts.read_text(encoding="utf-8", errors="replace")
-    wanted = address.address if address.port == 22 else f"[{address.address}]:{address.port}"
-    return frozenset(_known(text, wanted))
-
-
-def _known(text: str, wanted: str) -> Iterator[str]:
-    """Keys that known_hosts lists for a host. Line by line: one line we cannot use must not hide the others.
-
-    Marked lines (@cert-authority, @revoked) are skipped; paramiko knows no host certificates.
-    """
-    for line in text.splitlines():
-        fields = line.split()
-        if len(fields) < 3 or fields[0][0] in "#@":
-            continue
-        names = fields[0].split(",")
-        refused = any(_names(name[1:], wanted) for name in names if name.startswith("!"))
-        if not refused and any(_names(name, wanted) for name in names):
-            yield f"{fields[1]} {fields[2]}"
-
-
-def _names(pattern: str, wanted: str) -> bool:
-    if not pattern.startswith("|1|"):
-        return fnmatch.fnmatchcase(wanted, pattern.replace("[", "[[]"))  # a bracket here is no character class
-    try:
-        salt, proof = (base64.b64decode(part) for part in pattern.split("|")[2:4])
-    except (binascii.Error, ValueError):
-        return False
-    return hmac.compare_digest(hmac.new(salt, wanted.encode(), hashlib.sha1).digest(), proof)
+    return frozenset(keys_of(text, address.address, address.port))
 
 
 def _prefer(transport: paramiko.Transport, pins: frozenset[str]) -> None:
@@ -324,18 +293,9 @@ def _check(key: paramiko.PKey, pins: frozenset[str], address: SshAddress) -> Non
     if not pins:
         seen = _seen(f"the host shows {key.fingerprint}; to pin it: host_key: {shown}", address)
         raise HostError(fail(_K.HOST_KEY_UNKNOWN, seen, names={"host": address.name}))
-    expected = ", ".join(sorted(_fingerprint(pin) for pin in pins))
+    expected = ", ".join(sorted(fingerprint(pin) for pin in pins))
     seen = _seen(f"the host shows {key.get_name()} {key.fingerprint}, expected is {expected}", address)
     raise HostError(fail(_K.HOST_KEY_MISMATCH, seen, names={"host": address.name}))
-
-
-def _fingerprint(pin: str) -> str:
-    kind, _, body = pin.partition(" ")
-    try:
-        digest = hashlib.sha256(base64.b64decode(body)).digest()
-    except binascii.Error:
-        return f"{kind} (not a key)"
-    return f"{kind} SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def _seen(text: str, address: SshAddress) -> Evidence:

@@ -39,11 +39,11 @@ class Link:
         self._loop.stop()
 
     def cut(self) -> None:
-        """Reset every connection now. New ones are welcome."""
+        """End every connection now, whatever is under way. New ones are welcome."""
         self._loop.call(self._cut())
 
     def cut_after(self, count: int) -> None:
-        """Reset every connection once so many more bytes went to clients; once only."""
+        """End every connection once exactly so many more bytes went to clients; happens once."""
         self._loop.call(self._set_left(count))
 
     def freeze(self) -> None:
@@ -64,7 +64,7 @@ class Link:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
-        self._reopening: asyncio.TimerHandle | None = None
+        self._reopening: asyncio.Task[None] | None = None
         await self._listen()
 
     async def _close(self) -> None:
@@ -79,13 +79,14 @@ class Link:
     async def _refuse(self, seconds: float | None) -> None:
         if self._reopening is not None:
             self._reopening.cancel()
-            self._reopening = None
         if self._server is not None:
             self._server.close()
             self._server = None
-        if seconds is not None:
-            loop = asyncio.get_running_loop()
-            self._reopening = loop.call_later(seconds, lambda: loop.create_task(self._listen()))
+        self._reopening = None if seconds is None else asyncio.create_task(self._reopen(seconds))
+
+    async def _reopen(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._listen()
 
     async def _cut(self) -> None:
         for writer in list(self._writers):
@@ -118,14 +119,16 @@ class Link:
         writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to_client: bool) -> None:
-        """Forward until the source ends; the end is forwarded too. A reset ends both ways."""
+        """Forward until the source ends; the end is forwarded too. A broken connection ends both ways."""
         try:
             while data := await reader.read(_CHUNK_BYTES):
                 await self._flowing.wait()
                 writer.write(self._allowed(data) if to_client else data)
                 await writer.drain()
-                if self._left_bytes == 0:
+                if to_client and self._left_bytes == 0:
                     self._left_bytes = None
+                    writer.close()
+                    await writer.wait_closed()  # before the others are cut, so that the last byte allowed arrives
                     await self._cut()
             if writer.can_write_eof():
                 writer.write_eof()

@@ -11,7 +11,7 @@ import asyncio
 import os
 import pwd
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import Self
 
 import asyncssh
 
+from overnight.rehearsal.command import Command
 from overnight.rehearsal.link import Link
 from overnight.rehearsal.loop import LoopThread
 
@@ -116,7 +117,7 @@ class LoopbackHost:
         await self._server.wait_closed()
         running = list(self._terms.running)
         for command in running:
-            command.kill()
+            command.signal("SIGKILL")
         await asyncio.gather(*(command.ended() for command in running))
 
 
@@ -129,4 +130,98 @@ class _Terms:
     max_sessions: int
     home: str
     env: Mapping[str, str]
-    running: set[_Command]
+    running: set[Command]
+
+
+class _Guard(asyncssh.SSHServer):
+    """One connection: who may in, and how many channels."""
+
+    def __init__(self, terms: _Terms) -> None:
+        self._terms = terms
+        self._slots: set[_Session] = set()
+
+    def begin_auth(self, username: str) -> bool:  # noqa: ARG002  # asyncssh's signature; the key check asks for the name
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return username == self._terms.user and key.public_data in self._terms.keys
+
+    def session_requested(self) -> _Session | bool:
+        if len(self._slots) >= self._terms.max_sessions:
+            return False
+        session = _Session(self._terms, self._slots.discard)
+        self._slots.add(session)
+        return session
+
+
+class _Session(asyncssh.SSHServerProcess[bytes]):
+    """One channel: exactly one command, no shell, no subsystem. `leave` gives its slot back."""
+
+    def __init__(self, terms: _Terms, leave: Callable[[_Session], None]) -> None:
+        super().__init__(self._run, None, 3, False)
+        self._terms = terms
+        self._leave = leave
+        self._ran: Command | None = None
+
+    def shell_requested(self) -> bool:
+        return False
+
+    def subsystem_requested(self, subsystem: str) -> bool:  # noqa: ARG002  # asyncssh's signature
+        return False
+
+    def signal_received(self, signal: str) -> None:
+        if self._ran is not None:
+            self._ran.signal(f"SIG{signal}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._ran is None:
+            self._leave(self)
+
+    async def _run(self, _process: asyncssh.SSHServerProcess[bytes]) -> None:
+        peer, here = self.get_extra_info("peername"), self.get_extra_info("sockname")
+        env = {**self._terms.env, "SSH_CONNECTION": f"{peer[0]} {peer[1]} {here[0]} {here[1]}"}
+        self._ran = await Command.start(self.command or "", env, self._terms.home)
+        self._terms.running.add(self._ran)
+        try:
+            await self._carry(self._ran)
+        finally:
+            self._terms.running.discard(self._ran)
+            self._leave(self)
+
+    async def _carry(self, command: Command) -> None:
+        """Until the command has ended; a client that leaves before takes only the pipes away."""
+        feeding = asyncio.create_task(_feed(self.stdin, command.stdin))
+        gone = asyncio.create_task(self.channel.wait_closed())
+        done = asyncio.gather(_pump(command.stdout, self.stdout), _pump(command.stderr, self.stderr), command.ended())
+        await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
+        command.let_go()
+        *_, code = await done
+        feeding.cancel()
+        gone.cancel()
+        if code >= 0:
+            self.exit(code)
+        else:
+            self.exit_with_signal(signal.Signals(-code).name.removeprefix("SIG"))
+
+
+async def _feed(source: asyncssh.SSHReader[bytes], target: asyncio.StreamWriter) -> None:
+    try:
+        while data := await source.read(_CHUNK_BYTES):
+            target.write(data)
+            await target.drain()
+    except (OSError, asyncssh.Error):  # the command closed its input, or the client is gone
+        pass
+    target.close()
+
+
+async def _pump(source: asyncio.StreamReader, target: asyncssh.SSHWriter[bytes]) -> None:
+    try:
+        while data := await source.read(_CHUNK_BYTES):
+            target.write(data)
+            await target.drain()
+    except (OSError, asyncssh.Error):  # the client is gone
+        pass

@@ -42,22 +42,26 @@ def run(harness: Harness, launch: Launch, env: Mapping[str, str], place: Path, t
         path = home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        harness.argv(launch),
-        cwd=work,
-        env={"HOME": str(home), "PATH": os.defpath, "TERM": "dumb", "LANG": "C.UTF-8", **IDENTITY, **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    transcript, events = Transcript(), harness.reader().feed("out", done.stdout)
-    transcript.add_bytes("out", done.stdout)
-    transcript.add_bytes("err", done.stderr)
+    # files, as on a host: whoever the agent leaves behind would hold a pipe open
+    with (place / "out").open("wb") as out, (place / "err").open("wb") as err:
+        done = subprocess.run(
+            harness.argv(launch),
+            cwd=work,
+            env={"HOME": str(home), "PATH": os.defpath, "TERM": "dumb", "LANG": "C.UTF-8", **IDENTITY, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            timeout=timeout_s,
+            check=False,
+        )
+    said, complained = (place / "out").read_bytes(), (place / "err").read_bytes()
+    transcript, events = Transcript(), harness.reader().feed("out", said)
+    transcript.add_bytes("out", said)
+    transcript.add_bytes("err", complained)
     transcript.add_events(0.0, events)
     died = done.returncode < 0
     transcript.ending = Exited(None if died else done.returncode, -done.returncode if died else None, 1.0)
-    return Ran(work, done.returncode, done.stdout, done.stderr, events, transcript)
+    return Ran(work, done.returncode, said, complained, events, transcript)
 
 
 def git(work: Path, *arguments: str) -> str:
