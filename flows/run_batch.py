@@ -59,6 +59,7 @@ def run_batch(
         Ledger(directory, resume).reopen()
     else:
         prepared = prepare(files, lock, only, os.environ)
+    _quiet_console()
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(sys.stderr))
         server = stack.enter_context(prefect_api(directory, progress))
@@ -89,6 +90,11 @@ async def _ended(call: Any) -> State[Any]:
     """The flow's final state; Prefect 3.8.8 types the call of an async flow as if it were not awaitable."""
     state: State[Any] = await call
     return state
+
+
+def _quiet_console() -> None:
+    """Prefect's own lines go to its pages; on the terminal they would bury ours. A user's own setting wins."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 @contextmanager

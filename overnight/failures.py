@@ -238,8 +238,10 @@ class Failure(BaseModel):
         return RULES[self.kind].shuts_route
 
     def __str__(self) -> str:
-        seen = "; ".join(str(e) for e in self.evidence) or "nothing was seen"
-        return f"{self.kind}: {RULES[self.kind].meaning} ({seen}). Mend: {self.remedy}"
+        """One line: the kind, the strongest sighting, the mend. The rest of the evidence is in the report."""
+        seen = self.evidence[0].seen if self.evidence else RULES[self.kind].meaning
+        more = f" (and {len(self.evidence) - 1} more sightings)" if len(self.evidence) > 1 else ""
+        return f"{self.kind}: {seen}{more}. Mend: {self.remedy}"
 
 
 def fail(

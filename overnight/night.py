@@ -355,8 +355,15 @@ class Night:
         )
 
     def _link(self, host: str) -> Callable[[LinkState], None]:
+        was_down = threading.Event()
+
         def say(state: LinkState) -> None:
-            self.tell(host, "link", str(state))
+            if not state.up:
+                was_down.set()
+                self.tell(host, "link", f"down: {state.failure}")
+            elif was_down.is_set():
+                was_down.clear()
+                self.tell(host, "link", "up again")
 
         return say
 

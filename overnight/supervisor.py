@@ -649,7 +649,7 @@ class Child:
             while len(value) < secret["bytes"]:
                 part = os.read(0, secret["bytes"] - len(value))
                 if not part:
-                    raise OSError(errno.EPIPE, "the connection ended before all of them came")
+                    raise OSError(errno.EPIPE, "")
                 value += part
             env[secret["name"]] = value
         return env
@@ -677,6 +677,8 @@ def explain(step: str, error: OSError | ValueError, command: str, cwd: str) -> s
     """Why a program could not be started, in words; never holds a value of the environment."""
     if isinstance(error, ValueError):
         return f"{step}: a variable or argument holds a NUL byte"
+    if step == "secrets":
+        return "secrets: the connection ended before all of them came"
     text = f"{step}: {os.strerror(error.errno or 0)}"
     if step != "exec":
         return f"{text}: {cwd}" if step == "cwd" else text

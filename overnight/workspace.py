@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -37,9 +38,14 @@ _GIT_ENV = {
 _QUICK_S, _LONG_S = 60.0, 1800.0
 _OUTPUT_BYTES = 4_000_000
 
+# several controllers may make it at once; git init is safe to repeat, only its config.lock is not
 _MIRROR = """
+for try in 1 2 3 4 5 6 7 8 9 10; do
+  [ -e "$1/overnight-ready" ] && break
+  mkdir -p "$1" && git init -q --bare --template= "$1" &&
+    git -C "$1" config gc.auto 0 && : > "$1/overnight-ready" || sleep 0.3
+done
 set -e
-[ -e "$1/HEAD" ] || { mkdir -p "$1"; git init -q --bare --template= "$1"; git -C "$1" config gc.auto 0; }
 git -C "$1" for-each-ref --format='%(objectname)' | sort -u
 """
 # protocol.allow=never first: a URL such as ext:: would run a command
@@ -91,6 +97,8 @@ class Workspaces:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
+        self._lock = threading.Lock()
+        self._mirrors: dict[str, threading.Lock] = {}
 
     def prepare(self, plan: RunPlan, repo: Repo | None, run_dir: str) -> tuple[str, str]:
         """Make the run's clone; again on an existing one changes nothing.
@@ -106,18 +114,28 @@ class Workspaces:
             HostError: the connection failed.
         """
         mirror = f"{self._remote.install().root}/mirrors/{mirror_name(plan.repo)}.git"
-        haves = self._sh(_MIRROR, mirror).out.decode().split()
-        pin = f"refs/overnight/base/{plan.run_id}"
-        if repo is None:
-            base = self._fetch(mirror, plan, pin)
-        else:
-            base = plan.base_sha or repo.resolve(plan.base)
-            if base not in haves:
-                self._push(repo, mirror, base, [have for have in haves if repo.has(have)])
-            self._git("-C", mirror, "update-ref", pin, base)
+        with self._mirror(mirror):
+            base = self._bring_base(plan, repo, mirror)
         work = f"{run_dir}/work"
         self._sh(_CLONE, mirror, work, plan.branch, base, timeout_s=_LONG_S)
         return work, base
+
+    def _mirror(self, mirror: str) -> threading.Lock:
+        """One at a time per mirror: twenty tasks with one base must send it once."""
+        with self._lock:
+            return self._mirrors.setdefault(mirror, threading.Lock())
+
+    def _bring_base(self, plan: RunPlan, repo: Repo | None, mirror: str) -> str:
+        """Put the base commit into the mirror, pinned for this run; returns it."""
+        haves = self._sh(_MIRROR, mirror).out.decode().split()
+        pin = f"refs/overnight/base/{plan.run_id}"
+        if repo is None:
+            return self._fetch(mirror, plan, pin)
+        base = plan.base_sha or repo.resolve(plan.base)
+        if base not in haves:
+            self._push(repo, mirror, base, [have for have in haves if repo.has(have)])
+        self._git("-C", mirror, "update-ref", pin, base)
+        return base
 
     def collect(self, plan: RunPlan, handle: RunHandle, repo: Repo) -> Collected:
         """Bring home what the run committed and what it left lying, as refs under `refs/overnight/<run_id>/`.

@@ -14,6 +14,7 @@ from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.lines import Fields, JsonReader, field
 from overnight.harnesses.protocol import Launch, Reader
+from overnight.harnesses.scripted_agent import VERSION
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
 from overnight.transcript import Transcript
@@ -57,12 +58,12 @@ def probe_argv(launch: Launch) -> tuple[str, ...]:
 
 
 def version_argv(executable: str) -> tuple[str, ...]:
-    return (executable, "--version")
+    """Shows that the host's interpreter runs; the agent itself is brought along."""
+    return (executable, "-I", "-S", "-c", f"print('scripted {VERSION}')")
 
 
 def read_version(output: str) -> str | None:
-    """The interpreter's, which is all of this harness that the host provides."""
-    match = re.fullmatch(r"Python (\d+\.\d+\.\d+\S*)", output.strip())
+    match = re.fullmatch(r"scripted (\d+)", output.strip())
     return match.group(1) if match else None
 
 

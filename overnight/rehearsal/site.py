@@ -22,6 +22,8 @@ from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.model import Tape, probe_nonce, reply, turn_of
 from overnight.rehearsal.refusals import Refusal, Shape
 
+MODELS = ("rehearsal-large", "rehearsal-small")
+
 _NOT_FOUND = {"type": "error", "error": {"type": "not_found_error", "message": "Not Found"}}
 
 
@@ -37,7 +39,7 @@ class Site:
     name: str
     key: str = field(repr=False)
     accepts: frozenset[Header] = frozenset({Header.BEARER})
-    models: tuple[str, ...] = ("rehearsal-large", "rehearsal-small")
+    models: tuple[str, ...] = MODELS
     shape: Shape = "zhipu"
     fault: Fault | None = None
     answers_as: str | None = None

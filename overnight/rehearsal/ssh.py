@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import asyncssh
 
@@ -197,7 +197,8 @@ class _Session(asyncssh.SSHServerProcess[bytes]):
         feeding = asyncio.create_task(_feed(self.stdin, command.stdin))
         gone = asyncio.create_task(self.channel.wait_closed())
         done = asyncio.gather(_pump(command.stdout, self.stdout), _pump(command.stderr, self.stderr), command.ended())
-        await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [done, gone]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         command.let_go()
         *_, code = await done
         feeding.cancel()

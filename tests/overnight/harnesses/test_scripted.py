@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -236,4 +237,6 @@ def _cwd(pid: int) -> str:
 
 
 def test_reads_the_version_it_prints() -> None:
-    assert scripted.read_version("Python 3.11.2\n") == "3.11.2"
+    done = subprocess.run(scripted.version_argv(sys.executable), capture_output=True, check=True, text=True, timeout=30)
+    assert scripted.read_version(done.stdout) == "1"
+    assert scripted.read_version("Python 3.11.2") is None

@@ -24,7 +24,7 @@ def program(path: Path, *lines: str) -> str:
 
 
 def installer(path: Path, binary: str, version: str = "2.1.330", flag: str = "--prefix") -> str:
-    """Does what an installer does: puts a command below the directory that follows `flag`, and notes how it was called."""
+    """Does what an installer does: puts a command below the directory after `flag`; notes how it was called."""
     return program(
         path,
         f'echo "$@" >> {path}.calls; env > {path}.env',

@@ -1,0 +1,190 @@
+"""Serve emulated providers and a loopback SSH host in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import secrets
+import select
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import cast, get_args
+
+from overnight.failures import BadInput
+from overnight.lockfile import Header, suggest
+from overnight.rehearsal.faults import Fault, parse_fault
+from overnight.rehearsal.provider import EmulatedProvider
+from overnight.rehearsal.refusals import Shape
+from overnight.rehearsal.site import MODELS, Site
+from overnight.rehearsal.ssh import LoopbackHost, make_key
+from overnight.rehearsal.tapes import load_tapes
+
+DEFAULT_SITES = ("rehearsal", "rehearsal-x,accepts=x-api-key")
+
+_ACCEPTS = {"both": frozenset(Header), **{header.value: frozenset({header}) for header in Header}}
+_NAME = re.compile("[a-z0-9-]+")
+_SITE_SETTINGS = ("accepts", "shape", "models", "answers_as")
+
+_EXAMPLES = """\
+examples:
+  python -m overnight.rehearsal --directory /tmp/r --tapes tonight.tapes.yaml
+  python -m overnight.rehearsal --directory /tmp/r --fault rehearsal=rate-limited,times=2,retry_after_s=1
+  python -m overnight.rehearsal --directory /tmp/r --site strict,accepts=bearer,shape=anthropic,models=m1+m2
+
+It prints one line of JSON with every URL, port and key file, then serves until
+SIGINT, SIGTERM or the end of its standard input. Keys are made once a
+directory, are worth nothing anywhere else, and stay for the next start.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        sites = _sites(options.site or DEFAULT_SITES, options.fault, options.directory)
+        tapes = load_tapes(options.tapes) if options.tapes else ()
+    except BadInput as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    heard = _hear_signals()
+    with ExitStack() as running:
+        provider = running.enter_context(EmulatedProvider(sites, tapes, options.port))
+        host = running.enter_context(_host(options.directory, options.user, options.ssh_port))
+        served = {
+            "schema": 1,
+            "sites": {site.name: _described(site, provider, options.directory) for site in sites},
+            "host": {
+                "address": host.address,
+                "port": host.port,
+                "user": options.user,
+                "key_file": str(options.directory / "id_ed25519"),
+                "host_key": host.host_key,
+                "home": str(options.directory / "home"),
+            },
+        }
+        sys.stdout.write(json.dumps(served) + "\n")
+        sys.stdout.flush()
+        _wait_for_the_end(heard)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m overnight.rehearsal",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--directory", type=_absolute, required=True, help="keys, and the HOME of commands; made if missing")
+    add("--tapes", type=Path, metavar="FILE", help="YAML file with what the model does")
+    add(
+        "--site",
+        action="append",
+        metavar="NAME[,SETTING=VALUE...]",
+        help="a provider; settings: accepts=bearer|x-api-key|both, shape=zhipu|anthropic, models=A+B, answers_as=A; "
+        f"default: {' and '.join(DEFAULT_SITES)}",
+    )
+    add("--fault", action="append", default=[], metavar="SITE=KIND[,SETTING=VALUE...]", help="make a site fail")
+    add("--port", type=int, default=0, help="of the providers; default: any free one")
+    add("--ssh-port", type=int, default=0, help="of the SSH host; default: any free one")
+    add("--user", default="rehearsal", help="the user name the SSH host lets in; default: rehearsal")
+    return parser
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).absolute()
+
+
+def _sites(written: Sequence[str], faults: Sequence[str], directory: Path) -> list[Site]:
+    failing = dict(_fault(text) for text in faults)
+    sites = [_site(text, failing, directory) for text in written]
+    names = [site.name for site in sites]
+    for name in failing:
+        if name not in names:
+            raise BadInput("--fault", name, "no such site", suggest(name, names))
+    return sites
+
+
+def _fault(text: str) -> tuple[str, Fault]:
+    name, _, fault = text.partition("=")
+    return name, parse_fault(fault)
+
+
+def _site(text: str, failing: dict[str, Fault], directory: Path) -> Site:
+    name, *settings = text.split(",")
+    if not _NAME.fullmatch(name):
+        raise BadInput("--site", text, f"{name!r} cannot be part of a URL", "Use a-z, 0-9 and -")
+    fields = dict(setting.partition("=")[::2] for setting in settings)
+    for field in fields:
+        _known(field, _SITE_SETTINGS, text)
+    accepts = _ACCEPTS[_known(fields.get("accepts", "bearer"), tuple(_ACCEPTS), text)]
+    shape = cast(Shape, _known(fields.get("shape", "zhipu"), get_args(Shape), text))
+    models = tuple(fields["models"].split("+")) if "models" in fields else MODELS
+    key = _key(directory, name)
+    return Site(name, key, accepts, models, shape, failing.get(name), fields.get("answers_as"))
+
+
+def _known(value: str, choices: Sequence[str], where: str) -> str:
+    if value not in choices:
+        raise BadInput("--site", where, f"unknown {value!r}", suggest(value, choices))
+    return value
+
+
+def _key_file(directory: Path, site: str) -> Path:
+    return directory / "keys" / site
+
+
+def _key(directory: Path, site: str) -> str:
+    path = _key_file(directory, site)
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"rehearsal-{secrets.token_hex(16)}")
+    return path.read_text()
+
+
+def _host(directory: Path, user: str, port: int) -> LoopbackHost:
+    home, mine, its = directory / "home", directory / "id_ed25519", directory / "host_ed25519"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for private in (mine, its):
+        if not private.exists():
+            private.with_suffix(".pub").write_text(make_key(private) + "\n")
+    public = mine.with_suffix(".pub").read_text()
+    return LoopbackHost(user, [public], home=home, host_key=its, port=port)
+
+
+def _described(site: Site, provider: EmulatedProvider, directory: Path) -> dict[str, object]:
+    return {
+        "url": provider.url(site.name),
+        "key_file": str(_key_file(directory, site.name)),
+        "accepts": sorted(site.accepts),
+        "models": list(site.models),
+        "shape": site.shape,
+    }
+
+
+def _hear_signals() -> int:
+    """From here on SIGINT and SIGTERM do nothing but make the returned descriptor readable."""
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return heard
+
+
+def _wait_for_the_end(heard: int) -> None:
+    """Return on a signal or the end of standard input; what comes on it before is ignored."""
+    while True:
+        ready, _, _ = select.select([heard, sys.stdin.fileno()], [], [])
+        if heard in ready or not os.read(sys.stdin.fileno(), 4096):
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

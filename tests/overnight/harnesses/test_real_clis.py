@@ -1,0 +1,158 @@
+"""The real agent CLIs against an emulated provider on loopback, started from our own argv and the lock's wiring."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from overnight import lockfile
+from overnight.events import Act
+from overnight.failures import FailureKind
+from overnight.harnesses import HARNESSES
+from overnight.harnesses.protocol import Launch
+from overnight.lockfile import Header
+from overnight.rehearsal.agents import Agent, obtain
+from overnight.rehearsal.faults import Fault, FaultKind
+from overnight.rehearsal.model import Say, Shell, Tape, Write
+from overnight.rehearsal.provider import EmulatedProvider
+from overnight.rehearsal.site import Site
+from tests.overnight.harnesses.running import Ran, git, run
+
+pytestmark = pytest.mark.full
+
+K = FailureKind
+AGENTS = Path(__file__).resolve().parents[3] / ".overnight" / "agents"
+KEY = "sk-rehearsal-0123456789"
+MODEL = "rehearsal-large"
+# which provider of the lock each harness is wired to, and what that provider takes
+PROVIDERS = {"claude-code": ("rehearsal", Header.BEARER), "goose": ("rehearsal-x", Header.X_API_KEY)}
+COMMIT = Shell("printf 'b\\n' > b.txt && git add -A && git commit -m 'Add a greeting' && git log --oneline")
+TAPE = (Write("greeting.txt", "hello, 身份\n"), COMMIT, Say("Added."))
+
+
+@pytest.fixture(scope="module", params=list(PROVIDERS))
+def agent(request: pytest.FixtureRequest) -> tuple[str, Agent]:
+    settings = ("npm_config_", "pip_", "ssl_", "requests_", "curl_", "node_extra_")
+    passed = {n: v for n, v in os.environ.items() if n.lower().startswith(settings) or n.lower().endswith("_proxy")}
+    npm, pip = shutil.which("npm"), shutil.which("pip")
+    return request.param, obtain(request.param, AGENTS, npm=npm, pip=pip, environment=passed, progress=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[EmulatedProvider]:
+    sites = [Site(header.value, KEY, accepts=frozenset({header})) for _, header in PROVIDERS.values()]
+    with EmulatedProvider(sites, [Tape("Add a greeting", TAPE)]) as running:
+        yield running
+
+
+def launch(name: str, agent: Agent, instruction: str, *, probe: bool = False) -> Launch:
+    lock, provider = lockfile.load(), PROVIDERS[name][0]
+    entry, wiring = lock.harnesses[name], lock.providers[provider].harnesses[name]
+    flags = entry.flags + wiring.flags + (entry.probe.flags if probe else ())
+    return Launch(str(agent.path), instruction, MODEL, flags)
+
+
+def environment(name: str, url: str, **more: str) -> Mapping[str, str]:
+    lock, provider = lockfile.load(), PROVIDERS[name][0]
+    entry, wiring = lock.harnesses[name], lock.providers[provider].harnesses[name]
+    fill = {"{base_url}": url, "{key}": KEY, "{model}": MODEL, "{request_timeout_ms}": "4000", "{retries}": "1"}
+    env = {**entry.env, **wiring.set, **dict.fromkeys(wiring.empty, "")}
+    for hole, value in fill.items():
+        env = {variable: text.replace(hole, value) for variable, text in env.items()}
+    return {**env, **more}
+
+
+def site(name: str) -> str:
+    return PROVIDERS[name][1].value
+
+
+def go(name: str, agent: Agent, provider: EmulatedProvider, instruction: str, place: Path, **env: str) -> Ran:
+    variables = environment(name, provider.url(site(name)), **env)
+    return run(HARNESSES[name], launch(name, agent, instruction), variables, place, timeout_s=60)
+
+
+def kind(name: str, ran: Ran) -> FailureKind | None:
+    lock, provider = lockfile.load(), PROVIDERS[name][0]
+    names = {"provider": provider, "harness": name, "host": "box", "model": MODEL}
+    failure = HARNESSES[name].diagnose(ran.transcript, lock.providers[provider].errors, names)
+    return failure.kind if failure else None
+
+
+def test_makes_a_real_commit(agent: tuple[str, Agent], provider: EmulatedProvider, tmp_path: Path) -> None:
+    name, cli = agent
+    ran = go(name, cli, provider, "Add a greeting", tmp_path)
+    assert git(ran.work, "log", "--format=%s").splitlines() == ["Add a greeting", "base"]
+    assert git(ran.work, "show", "HEAD:greeting.txt") == "hello, 身份\n"
+    assert git(ran.work, "status", "--porcelain") == ""
+    assert kind(name, ran) is None
+    acts = [e.act for e in ran.events]
+    assert acts.count(Act.TOOL_STARTED) == acts.count(Act.TOOL_ENDED) == 2
+    assert acts.count(Act.DENIED) == 0
+    assert ran.transcript.init is not None
+    assert ran.transcript.init.event.model == MODEL
+    result = ran.transcript.last(Act.RESULT)
+    assert result is not None
+    assert result.event.ok
+    assert result.event.tokens
+    assert KEY.encode() not in ran.out + ran.err
+
+
+def test_sends_the_header_it_declares(agent: tuple[str, Agent], provider: EmulatedProvider, tmp_path: Path) -> None:
+    name, cli = agent
+    go(name, cli, provider, "Add a greeting", tmp_path)
+    chats = [call for call in provider.calls if call.site == site(name) and call.model]
+    assert {header for call in chats for header in call.keys} == {PROVIDERS[name][1]}
+
+
+@pytest.mark.parametrize(
+    "head", ["---\ntitle: x\n---\n", "-p ", "--version\n", "/clear "], ids=["yaml", "-p", "flag", "/"]
+)
+def test_no_instruction_is_taken_for_a_flag_or_a_command(
+    agent: tuple[str, Agent], provider: EmulatedProvider, tmp_path: Path, head: str
+) -> None:
+    name, cli = agent
+    # the tape plays only if the whole text reached the model's first message
+    with EmulatedProvider([Site("only", KEY, frozenset(Header))], [Tape(f"{head}Add a greeting", TAPE)]) as only:
+        variables = environment(name, only.url("only"))
+        ran = run(HARNESSES[name], launch(name, cli, f"{head}Add a greeting"), variables, tmp_path, timeout_s=60)
+    assert "Add a greeting" in git(ran.work, "log", "--format=%s")
+
+
+def test_a_probe_gives_the_word_back(agent: tuple[str, Agent], provider: EmulatedProvider, tmp_path: Path) -> None:
+    name, cli = agent
+    started = launch(name, cli, "Reply with the single word kestrel-7.", probe=True)
+    ran = run(HARNESSES[name], started, environment(name, provider.url(site(name))), tmp_path, timeout_s=60)
+    result = ran.transcript.last(Act.RESULT)
+    assert result is not None
+    assert (result.event.ok, result.event.text.strip(), kind(name, ran)) == (True, "kestrel-7", None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (FaultKind.KEY_REFUSED, {K.AUTH_REJECTED}),
+        (FaultKind.NO_BALANCE, {K.BILLING}),
+        (FaultKind.PAYMENT_REQUIRED, {K.BILLING}),
+        (FaultKind.OVERLOADED, {K.OVERLOADED}),
+        (FaultKind.ERROR_IN_OK, {K.NOT_THE_API}),
+    ],
+)
+def test_names_what_the_provider_did(
+    agent: tuple[str, Agent], provider: EmulatedProvider, tmp_path: Path, fault: FaultKind, expected: set[FailureKind]
+) -> None:
+    name, cli = agent
+    provider.set_fault(site(name), Fault(fault))
+    try:
+        ran = go(name, cli, provider, "Add a greeting", tmp_path)
+    finally:
+        provider.set_fault(site(name), None)
+    assert kind(name, ran) in expected
+
+
+def test_the_version_it_prints_is_the_one_obtained(agent: tuple[str, Agent]) -> None:
+    name, cli = agent
+    assert cli.version in lockfile.load().harnesses[name].versions

@@ -1,0 +1,65 @@
+"""Parts that the rehearsal's tests share: a provider to talk to, and the real agent CLIs when they are here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from overnight.lockfile import Header
+from overnight.rehearsal.model import Say, Shell, Tape, Write
+from overnight.rehearsal.provider import EmulatedProvider
+from overnight.rehearsal.site import Site
+
+KEY = "fake-key-of-the-tests"
+
+AWKWARD = "héllo 'q' \"d\" $HOME `x` \\n\r\nend\ttab\n\n"
+"""Everything a shell, a JSON encoder or an editor could spoil."""
+
+GREETING = Tape(
+    "make the greeting",
+    (
+        Write("sub/greeting.txt", AWKWARD),
+        Say("Now the commit."),
+        Shell("git add -A && git commit -qm 'Add greeting'"),
+        Say("All done."),
+    ),
+)
+
+SITES = (
+    Site("bearer", KEY),
+    Site("header", KEY, accepts=frozenset({Header.X_API_KEY}), shape="anthropic"),
+    Site("either", KEY, accepts=frozenset(Header), answers_as="another-model"),
+)
+
+
+@pytest.fixture
+def provider() -> Iterator[EmulatedProvider]:
+    with EmulatedProvider(SITES, [GREETING]) as running:
+        yield running
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(headers=Header.BEARER.carry(KEY), timeout=5, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def agent() -> Callable[[str], str]:
+    """Finds the real CLI of an agent: in OVERNIGHT_TEST_AGENTS/bin, else on the path."""
+
+    def find(name: str) -> str:
+        folder = os.environ.get("OVERNIGHT_TEST_AGENTS")
+        found = shutil.which(name, path=str(Path(folder, "bin")) if folder else None)
+        if found is None and os.environ.get("CI") == "true":
+            pytest.fail(f"the real {name} is not installed, and CI skips nothing")
+        if found is None:
+            pytest.skip(f"the real {name} is not installed; name its folder in OVERNIGHT_TEST_AGENTS")
+        return found
+
+    return find
