@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.prepare import state_directory
 from flows.run_batch import dry_run, run_batch
 from overnight.failures import BadInput
 from overnight.report import EXIT_BAD_INPUT
@@ -105,6 +108,41 @@ def credentials_add(
         typer.echo(save_key(provider, key, state, os.environ))
     except BadInput as error:
         refuse(error)
+
+
+@app.command()
+def rehearse(
+    harness: Annotated[
+        str, typer.Option(help="claude-code, goose needs a provider that takes x-api-key, or scripted.")
+    ] = "claude-code",
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="State directory.")] = None,
+) -> None:
+    """Replay the incident on this machine: a real agent, an emulated provider, no account.
+
+    \b
+    Example:
+      overnight rehearse
+    """
+    from flows.rehearse import rehearse as replay
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "overnight"
+    raise typer.Exit(replay(state_directory(state, os.environ), cache, harness, os.environ, typer.echo))
+
+
+@app.command()
+def pages(state: Annotated[Path | None, typer.Option(metavar="DIR", help="State directory.")] = None) -> None:
+    """Start the private Prefect server of a state directory, to look at past nights; Ctrl-C stops it.
+
+    \b
+    Example:
+      overnight pages
+    """
+    from flows.private_server import private_server
+
+    with private_server(state_directory(state, os.environ), os.environ) as server:
+        typer.echo(f"{server.url}  (user overnight, password in {server.directory / 'password'})  Ctrl-C stops it")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 def refuse(error: BadInput) -> None:

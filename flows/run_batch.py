@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 
 from flows.batch import batch
@@ -95,6 +96,7 @@ async def _ended(call: Any) -> State[Any]:
 def _quiet_console() -> None:
     """Prefect's own lines go to its pages; on the terminal they would bury ours. A user's own setting wins."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    setup_logging()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from overnight.route import Route
 from overnight.spec import BatchFile, BatchSpec, HostSpec, Limits, TaskEntry, TaskSpec, is_url
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+_VERBATIM = ("instruction", "verify")
 # one argument of execve holds 128 KiB on Linux (MAX_ARG_STRLEN), the terminating NUL included
 MAX_INSTRUCTION_BYTES = 128 * 1024 - 1024
 
@@ -30,7 +31,7 @@ MAX_INSTRUCTION_BYTES = 128 * 1024 - 1024
 def load(files: Sequence[Path], variables: Mapping[str, str]) -> BatchSpec:
     """Read one YAML batch file, or Markdown files with front matter, one task each.
 
-    `${NAME}` in `repo` and under `hosts` is replaced from `variables`.
+    `${NAME}` is replaced from `variables`, except in `instruction` and `verify`.
 
     Raises:
         BadInput: with file, field and mend. Nothing is touched.
@@ -107,11 +108,11 @@ def _from_markdown(files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _expanded(raw: dict[str, Any], variables: Mapping[str, str], source: str) -> dict[str, Any]:
-    """Fill `${NAME}` under hosts and in every repo; instructions are never touched."""
+    """Fill `${NAME}` everywhere but in what agents and shells will read."""
 
     def fill(value: Any, field: str) -> Any:
         if isinstance(value, dict):
-            return {k: fill(v, f"{field}.{k}") for k, v in value.items()}
+            return {k: v if k in _VERBATIM else fill(v, f"{field}.{k}".lstrip(".")) for k, v in value.items()}
         if isinstance(value, list):
             return [fill(v, f"{field}[{i}]") for i, v in enumerate(value)]
         if not isinstance(value, str):
@@ -121,16 +122,7 @@ def _expanded(raw: dict[str, Any], variables: Mapping[str, str], source: str) ->
                 raise BadInput(source, field, f"${{{name}}} is not set", f"Set {name}, or write the value here")
         return _VARIABLE.sub(lambda m: variables[m.group(1)], value)
 
-    filled = dict(raw)
-    if "hosts" in raw:
-        filled["hosts"] = fill(raw["hosts"], "hosts")
-    if isinstance(raw.get("defaults"), dict) and "repo" in raw["defaults"]:
-        filled["defaults"] = {**raw["defaults"], "repo": fill(raw["defaults"]["repo"], "defaults.repo")}
-    if isinstance(raw.get("tasks"), list):
-        filled["tasks"] = [
-            {**t, "repo": fill(t["repo"], f"tasks[{i}].repo")} if isinstance(t, dict) and "repo" in t else t
-            for i, t in enumerate(raw["tasks"])
-        ]
+    filled: dict[str, Any] = fill(raw, "")
     return filled
 
 

@@ -154,7 +154,6 @@ class Provider(_Entry):
     errors: tuple[ErrorRule, ...] = ()
     terms: Terms
     key: KeyShape | None = None
-    priced_by_harness: bool = Field(False, description="The harness's own cost figure is this provider's price")
     harnesses: dict[str, Wiring]
 
     @model_validator(mode="after")

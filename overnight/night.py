@@ -324,7 +324,7 @@ class Night:
             seconds=Phases(queued=round(stages.queued_s, 2), **stages.seconds),
             first_event_s=watch.first_event_s if watch else None,
             tokens=result.tokens if result else None,
-            usd=result.usd if result and self.lock.providers[plan.route.provider].priced_by_harness else None,
+            usd=result.usd if result else None,
             claims=claims(watch.transcript, len(found.commits)) if watch and found else None,
             log=str(self.ledger.run_dir(plan.run_id)),
         )

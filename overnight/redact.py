@@ -28,6 +28,8 @@ class Mask:
         return len(self._held)
 
     def feed(self, data: bytes) -> bytes:
+        if not self._secrets:
+            return data
         data = self._held + data
         masked, done = bytearray(data), 0
         while True:

@@ -185,7 +185,12 @@ class Remote:
         return self._answer(self._call(op, _line(order) + secrets))
 
     def _call(self, op: str, first: bytes) -> Channel:
-        return self._speak(op, self._ready()[1], first)
+        try:
+            return self._speak(op, self._ready()[1], first)
+        except HostError as error:
+            if error.failure.kind is _K.HOST_UNFIT:
+                self._installed = None  # somebody may have cleaned up there; the next call installs anew
+            raise
 
     def _speak(self, op: str, path: str, first: bytes) -> Channel:
         channel = self.host.open(f"exec {self._python} -I -S {path} {op}")

@@ -39,6 +39,7 @@ RECORD_BYTES = 4096  # one page: written in place, never half of it seen
 TICK_S = 0.2
 KILL_TICK_S = 0.02
 BEAT_S = 2.0
+SECRETS_S = 30.0
 SCAN_S = 15.0
 SCAN_ENTRIES = 2000
 FOLLOW_TICK_S = 0.1
@@ -163,11 +164,11 @@ class RunDir:
         if not os.path.exists(self.at("claim")):
             return "absent", "the host has no such run directory"
         if os.path.exists(self.at("exit.json")):
-            return "finished", ""
+            return "finished", "the exit record cannot be read"
         if self.supervised():
             return ("running" if os.path.exists(self.at("started.json")) else "starting"), ""
         if os.path.exists(self.at("exit.json")):  # it ended between the two looks
-            return "finished", ""
+            return "finished", "the exit record cannot be read"
         started = self.read("started.json")
         if started is None:
             if age_of(self.at("claim")) < 5:  # between claim and lock
@@ -302,13 +303,10 @@ def start(order: Json) -> Json:
     if not mine:
         return standing(run, order["digest"])
     try:
-        lock = prepare(run, order)
-        answer = daemonise(run, order, lock)
+        return daemonise(run, order, prepare(run, order))
     except OSError as error:
-        answer = refusal("prepare", error)
-    if answer["answer"] == "error":
         run.unclaim()
-    return answer
+        return refusal("prepare", error)
 
 
 def refusal(what: str, error: OSError) -> Json:
@@ -352,11 +350,16 @@ def daemonise(run: RunDir, order: Json, lock: int) -> Json:
     """Leave a supervisor behind and return its first words. Its standard input is ours, still unread."""
     mouth, ear = os.pipe()
     if os.fork() == 0:
-        os.setsid()
-        if os.fork() == 0:
-            os.close(mouth)
-            supervise_and_exit(run, order, lock, ear)
-        os._exit(0)
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                os.close(mouth)
+                Supervisor(run, order, ear).live()
+        except OSError as error:
+            run.unclaim()
+            tell(ear, refusal("fork", error))
+        finally:
+            os._exit(0)  # never unwind into the caller's frames: they belong to another process
     os.close(ear)
     os.close(lock)
     os.wait()
@@ -367,24 +370,21 @@ def daemonise(run: RunDir, order: Json, lock: int) -> Json:
     return answer
 
 
-def supervise_and_exit(run: RunDir, order: Json, lock: int, ear: int) -> NoReturn:
-    supervisor = Supervisor(run, order)
+def tell(ear: int, answer: Json) -> None:
+    """Answer whoever asked for the start, if it still lives; the run does not depend on it."""
     try:
-        supervisor.live(ear)
-    except OSError as error:  # no room for the record of the start, or the run directory is gone
-        supervisor.abandon()
-        write_all(ear, json.dumps(refusal("record", error)).encode())
-    finally:
-        os.close(lock)
-        os._exit(0)  # never unwind into the caller's frames: they belong to another process
+        write_all(ear, json.dumps(answer).encode())
+    except OSError:
+        return
 
 
 class Supervisor:
     """Carries one run from its fork to its exit record."""
 
-    def __init__(self, run: RunDir, order: Json) -> None:
+    def __init__(self, run: RunDir, order: Json, ear: int) -> None:
         self.run = run
         self.order = order
+        self.ear = ear
         self.limits: Json = order["limits"]
         places = {"home": run.at("home"), "tmp": run.at("tmp"), "run": run.path}
         self.env = {name: filled(text, places) for name, text in order["env"].items()}
@@ -403,11 +403,32 @@ class Supervisor:
         self.subreaper = False
         self.main = 0
 
-    def live(self, ear: int) -> None:
+    def live(self) -> None:
+        try:
+            problem = self._start()
+            if problem.startswith("secrets:"):  # nothing ran; the same order may come again
+                raise OSError(problem)
+            self._record_start()
+            self._beat(time.monotonic())
+        except OSError as error:
+            self._abandon()
+            self.run.unclaim()
+            return tell(self.ear, refusal("start", error))
+        tell(self.ear, {"answer": "started", "pid": self.main, "run_dir": self.run.path})
+        os.close(self.ear)
+        try:
+            reason, survivors = self._watch()
+            self._record_end(reason, survivors, problem)
+        except OSError:  # the run directory is gone: there is no place left to say so
+            self._abandon()
+        return None
+
+    def _start(self) -> str:
+        """Fork the agent; returns once it runs, or what kept it from running."""
         for fd in (1, 2):
             os.dup2(os.open(os.devnull, os.O_RDWR), fd)
         self.subreaper = become_subreaper()
-        woken = self._listen()
+        self.woken = self._listen()
         threads = threads_of_user()
         report, told = os.pipe()
         self.main = os.fork()
@@ -418,18 +439,9 @@ class Supervisor:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         problem = b"".join(iter(lambda: os.read(report, RECORD_BYTES), b"")).decode()
         os.close(report)
-        if problem.startswith("secrets:"):  # nothing ran; the same order may come again
-            os.waitpid(self.main, 0)
-            write_all(ear, json.dumps({"answer": "error", "what": problem, "errno": ""}).encode())
-            return
-        self._record_start()
-        self._beat(time.monotonic())
-        write_all(ear, json.dumps({"answer": "started", "pid": self.main, "run_dir": self.run.path}).encode())
-        os.dup2(0, ear)  # the answer is whole; nothing said later belongs to it
-        reason, survivors = self._watch(woken)
-        self._record_end(reason, survivors, problem)
+        return problem
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """End everyone. Nothing may live that nobody can record."""
         while self.main and self._reap():
             kill(self._living(), signal.SIGKILL)
@@ -464,7 +476,7 @@ class Supervisor:
             },
         )
 
-    def _watch(self, woken: int) -> tuple[str, int]:
+    def _watch(self) -> tuple[str, int]:
         """Until wait() says there is nobody left. Returns why it ended and how many outlived the main process."""
         reason, survivors = "", 0
         ending_at, beaten = 0.0, self.began
@@ -482,8 +494,8 @@ class Supervisor:
                 beaten = now
                 self._beat(now)
             pause = KILL_TICK_S if reason and now >= ending_at else TICK_S
-            if select.select([woken], [], [], pause)[0]:
-                os.read(woken, 512)
+            if select.select([self.woken], [], [], pause)[0]:
+                os.read(self.woken, 512)
         return reason or "exited", survivors
 
     def _reap(self) -> bool:
@@ -495,7 +507,7 @@ class Supervisor:
                 return False
             if pid == 0:
                 return True
-            if pid == self.main:
+            if pid == self.main and self.main_ended is None:  # numbers come round again in a long run
                 self.main_ended = time.monotonic()
                 if os.WIFSIGNALED(status):
                     self.signal = os.WTERMSIG(status)
@@ -529,7 +541,7 @@ class Supervisor:
             "spoke_at_s": self.spoke_at,
             "work_changed_at_s": self.tree.changed_at(now),
         }
-        overwrite(self.run.at("hb"), record)
+        overwrite(self.run.at("hb"), record, lasting=False)  # 200 runs would sync 100 times a second
 
     def _record_end(self, reason: str, survivors: int, problem: str) -> None:
         ended = self.main_ended or time.monotonic()
@@ -556,18 +568,19 @@ def filled(text: str, places: dict[str, str]) -> str:
     return text
 
 
-def overwrite(path: str, record: Json) -> None:
+def overwrite(path: str, record: Json, lasting: bool) -> None:
     """Replace a record in its place, which needs no room on a full disk."""
     fd = os.open(path, os.O_WRONLY)
     try:
         os.pwrite(fd, json.dumps(record).encode().ljust(RECORD_BYTES), 0)
-        os.fsync(fd)
+        if lasting:
+            os.fsync(fd)
     finally:
         os.close(fd)
 
 
 def finish(run: RunDir, record: Json) -> None:
-    overwrite(run.at(".exit.slot"), record)
+    overwrite(run.at(".exit.slot"), record, lasting=True)
     os.rename(run.at(".exit.slot"), run.at("exit.json"))
     folder = os.open(run.path, os.O_RDONLY)
     os.fsync(folder)
@@ -647,7 +660,8 @@ class Child:
         for secret in self.supervisor.order["secrets"]:
             value = b""
             while len(value) < secret["bytes"]:
-                part = os.read(0, secret["bytes"] - len(value))
+                came = select.select([0], [], [], SECRETS_S)[0]
+                part = os.read(0, secret["bytes"] - len(value)) if came else b""
                 if not part:
                     raise OSError(errno.EPIPE, "")
                 value += part
@@ -678,7 +692,7 @@ def explain(step: str, error: OSError | ValueError, command: str, cwd: str) -> s
     if isinstance(error, ValueError):
         return f"{step}: a variable or argument holds a NUL byte"
     if step == "secrets":
-        return "secrets: the connection ended before all of them came"
+        return f"secrets: the connection ended or was mute for {SECRETS_S:.0f} s before all of them came"
     text = f"{step}: {os.strerror(error.errno or 0)}"
     if step != "exec":
         return f"{text}: {cwd}" if step == "cwd" else text
@@ -771,8 +785,12 @@ def end_run(run: RunDir, state: str) -> None:
         time.sleep(KILL_TICK_S)
     seconds = round(time.monotonic() - started["boot_s"], 3)
     record = {"schema": 1, "run_id": run.run_id, "reason": "orphan", "code": None, "signal": None, "seconds": seconds}
-    finish(run, record)
-    os.close(lock)
+    try:
+        finish(run, record)
+    except OSError:
+        return  # the next look finds nobody alive, and says lost
+    finally:
+        os.close(lock)
 
 
 def follow() -> int:

@@ -26,6 +26,7 @@ _K = FailureKind
 
 _DIALECT = Dialect(
     retry_event="api_retry",
+    preamble="API Error: ",
     own_words={
         "authentication_failed": _K.AUTH_REJECTED,
         "oauth_org_not_allowed": _K.AUTH_REJECTED,
@@ -51,7 +52,7 @@ _DIALECT = Dialect(
         ("Request timed out", _K.PROVIDER_MUTE),
         ("Stream idle timeout", _K.PROVIDER_MUTE),
         ("stream idle: no bytes", _K.PROVIDER_MUTE),
-        ("empty or malformed response (HTTP 200)", _K.NOT_THE_API),
+        ("API returned an empty or malformed response (HTTP 200)", _K.NOT_THE_API),
         ("Stream ended without receiving any events", _K.NOT_THE_API),
         ("Unable to connect to API", _K.NETWORK),
         ("Connection refused", _K.NETWORK),
@@ -60,9 +61,7 @@ _DIALECT = Dialect(
         ("Configuration error", _K.HARNESS_USAGE),
         ("No conversation found", _K.HARNESS_USAGE),
     ),
-    usage=re.compile(
-        r"^(?:error: |Error: )|cannot be used with root|Invalid session ID|could not start:"
-    ),
+    usage=re.compile(r"^(?:error: |Error: )|cannot be used with root|Invalid session ID|could not start:"),
 )
 
 

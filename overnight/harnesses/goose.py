@@ -35,6 +35,7 @@ _K = FailureKind
 
 _DIALECT = Dialect(
     retry_event="retry",
+    preamble="Ran into this error: ",
     own_words={"authentication": _K.AUTH_REJECTED, "creditsExhausted": _K.BILLING},
     broad_words={},
     own_lines=(
@@ -42,9 +43,7 @@ _DIALECT = Dialect(
         ("Rate limit exceeded:", _K.RATE_LIMITED),
         ("Network error:", _K.NETWORK),
         ("The model returned an empty response", _K.NOT_THE_API),
-        ("maximum number of actions", _K.TURN_LIMIT),
-        ("Context length exceeded", _K.CONTEXT_OVERFLOW),
-        ("Configuration value not found", _K.HARNESS_USAGE),
+        ("I've reached the maximum number of actions", _K.TURN_LIMIT),
     ),
     usage=re.compile(r"^(?:error: |Error: Must provide|Error: Invalid )"),
 )

@@ -32,6 +32,7 @@ _K = FailureKind
 
 _DIALECT = Dialect(
     retry_event="retry",
+    preamble="",
     own_words={
         "timeout": _K.PROVIDER_MUTE,
         "connection": _K.NETWORK,

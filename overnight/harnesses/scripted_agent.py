@@ -100,13 +100,16 @@ def call(wire: Wire, body: dict[str, Any]) -> dict[str, Any]:
         try:
             return send(wire, body)
         except Failed as failed:
-            again = failed.fields.get("status") in (None, *RETRY_STATUSES) and failed.fields["error"] != "not-the-api"
-            if not again or attempt > wire.retries:
+            if not time_may_mend(failed) or attempt > wire.retries:
                 raise
             delay_s = 0.2 * 2**attempt
             emit("retry", attempt=attempt, delay_s=delay_s, **failed.fields)
             time.sleep(delay_s)
     raise AssertionError("the last attempt raises")
+
+
+def time_may_mend(failed: Failed) -> bool:
+    return failed.fields["error"] in ("timeout", "connection") or failed.fields.get("status") in RETRY_STATUSES
 
 
 def send(wire: Wire, body: dict[str, Any]) -> dict[str, Any]:

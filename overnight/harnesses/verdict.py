@@ -1,9 +1,10 @@
 """From what a harness said of itself to a named failure; one order of proof for all of them.
 
 Strongest first: the provider's own code inside the harness's error event, the
-event's error word, the HTTP status it reports, how the process ended, the
-harness's own error line. What the model wrote is never read: the events that
-are looked at here are those a reader made from structure, not from prose.
+event's error word, the line the harness itself put there (it narrows a status:
+a 400 is also a prompt that is too long), the HTTP status, and when nothing was
+reported, how the process ended. What the model wrote is never read: only events
+that a reader made from structure are looked at here.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ class Dialect:
     """What one harness's words mean.
 
     `own_words` prove a cause by themselves; `broad_words` only when neither the
-    status nor a line says more. `own_lines` are searched in text that is the
-    harness's own by structure. `usage` finds a refused command line in plain output.
+    status nor a line says more. `own_lines` are how the harness begins its error
+    texts, after `preamble`; what follows may be the provider's or a proxy's words.
+    `usage` finds a refused command line in plain output.
     """
 
     retry_event: str
+    preamble: str
     own_words: Mapping[str, FailureKind]
     broad_words: Mapping[str, FailureKind]
     own_lines: Sequence[tuple[str, FailureKind]]
@@ -92,13 +95,17 @@ def _not_started(exec_error: str) -> _Proof:
 
 
 def _complaint(transcript: Transcript, result: Said | None) -> Said | None:
-    """The newest thing the harness holds against the provider, unless an answer came after it."""
-    error = transcript.last(Act.ERROR)
-    if result is not None:
-        # the error event carries the word and the status, the result repeats its text
-        return error if error and not result.event.error else result
+    """The newest thing the harness holds against the provider, unless an answer came after it.
+
+    Of an error and the verdict that repeats it the error is read: its text holds
+    nothing of what the model had said before.
+    """
     newest = transcript.last(Act.ERROR, Act.RETRYING, *_PROGRESS)
-    return newest if newest and newest.event.act not in _PROGRESS else None
+    standing = newest if newest and newest.event.act not in _PROGRESS else None
+    if result is None:
+        return standing
+    repeated = standing and standing.event.act is Act.ERROR and result.event.error in (None, standing.event.error)
+    return standing if repeated else result
 
 
 def _explain(said: Said, transcript: Transcript, rules: Sequence[ErrorRule], dialect: Dialect) -> _Proof:
@@ -131,7 +138,8 @@ def _refined(kind: FailureKind, said: Said, shown: Evidence, transcript: Transcr
 
 
 def _by_line(event: AgentEvent, dialect: Dialect) -> FailureKind | None:
-    return next((kind for words, kind in dialect.own_lines if words in event.text), None)
+    line = event.text.removeprefix(dialect.preamble)
+    return next((kind for words, kind in dialect.own_lines if line.startswith(words)), None)
 
 
 def _by_gap(said: Said, shown: Evidence, transcript: Transcript) -> _Proof:
@@ -201,11 +209,10 @@ def _shown(said: Said, transcript: Transcript, dialect: Dialect) -> Evidence:
     event = said.event
     if event.act is Act.RETRYING:
         first = transcript.first(Act.RETRYING) or said
-        what = (
-            f"{dialect.retry_event} attempt {event.attempt or '?'}: {event.status or 'no status'} {event.error or ''}"
-        )
+        why = f"{event.status} {event.error}" if event.status else f"{event.error}, no HTTP status"
         since = f", tries since {first.at_s:.1f} s" if first is not said else ""
-        return Evidence(source="event", seen=what.rstrip() + since, at_s=said.at_s)
+        attempt = event.attempt or "?"
+        return Evidence(source="event", seen=f"{dialect.retry_event} attempt {attempt}: {why}{since}", at_s=said.at_s)
     parts = [str(part) for part in (event.status, event.error) if part]
     head = " ".join(parts) or ("error" if event.act is Act.ERROR else "result: failed")
     text = f": {_one_line(event.text)}" if event.text else ""

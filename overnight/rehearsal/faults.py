@@ -91,11 +91,8 @@ def parse_fault(text: str) -> Fault:
     if kind not in list(FaultKind):
         raise BadInput("--fault", text, f"unknown fault {kind!r}", suggest(kind, FaultKind))
     fields = dict(setting.partition("=")[::2] for setting in settings)
-    unknown = sorted(set(fields) - set(Fault.__dataclass_fields__))
-    if unknown:
-        raise BadInput(
-            "--fault", text, f"unknown setting {unknown[0]!r}", suggest(unknown[0], Fault.__dataclass_fields__)
-        )
+    for name in sorted(set(fields) - set(_SETTINGS)):
+        raise BadInput("--fault", text, f"unknown setting {name!r}", suggest(name, _SETTINGS))
     try:
         return _FAULT.validate_python({**fields, "kind": kind})
     except ValidationError as error:

@@ -25,6 +25,7 @@ class Link:
         self._target_port = target_port
         self.port = port
         self._writers: set[asyncio.StreamWriter] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
         self._left_bytes: int | None = None
 
     def __enter__(self) -> Self:
@@ -69,12 +70,20 @@ class Link:
 
     async def _close(self) -> None:
         await self._refuse(None)
-        await self._cut()
+        self._flowing.set()
+        while self._carrying:
+            await self._cut()
+            await asyncio.wait(self._carrying, timeout=0.05)
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._carry, self.address, self.port)
+            self._server = await asyncio.start_server(self._welcome, self.address, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
+
+    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carrying = asyncio.create_task(self._carry(reader, writer))
+        self._carrying.add(carrying)
+        carrying.add_done_callback(self._carrying.discard)
 
     async def _refuse(self, seconds: float | None) -> None:
         if self._reopening is not None:

@@ -38,7 +38,7 @@ class _Step(BaseModel):
 
     @model_validator(mode="after")
     def _one_deed(self) -> _Step:
-        if len(self.model_fields_set) != 1:
+        if [self.write, self.shell, self.say, self.wait_s].count(None) != 3:
             raise ValueError("a step is exactly one of write, shell, say, wait_s")
         return self
 

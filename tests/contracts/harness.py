@@ -152,7 +152,7 @@ class HarnessContract:
         failure = harness.diagnose(Transcript(ending=ending), (), NAMES)
         assert failure is not None
         assert failure.kind is FailureKind.HARNESS_CRASHED
-        assert seen in str(failure)
+        assert seen in str(failure.evidence[0])
 
     def test_is_a_module_without_state(self, harness: Harness) -> None:
         assert isinstance(harness, ModuleType)

@@ -123,3 +123,18 @@ class HostContract:
         assert [read_all(channel) for channel in channels] == [b"%d" % n * 1000 for n in range(4)]
         for channel in channels:
             channel.close()
+
+
+class FullConnectionContract:
+    """A host over SSH opens ten channels a connection, as sshd does unless told otherwise."""
+
+    def test_a_full_connection_refuses_a_channel_and_stays_usable(self, host: Host) -> None:
+        channels = [host.open("exec cat") for _ in range(10)]
+        with pytest.raises(HostError) as raised:
+            host.open("exec true", timeout_s=0.5)
+        assert "MaxSessions" in str(raised.value)
+        threading.Timer(0.3, channels[0].close_input).start()
+        again = host.open("exec echo fits")
+        assert read_all(again) == b"fits\n"
+        for channel in [*channels, again]:
+            channel.close()

@@ -154,7 +154,17 @@ class TestStart:
         path.close()
         assert b'"error"' in said
         assert b"connection ended" in said
+        assert not (Path(remote.install().root) / "runs" / "run-1" / "claim").exists()
         assert remote.start(order, [KEY]).answer == "started"
+
+    def test_a_connection_that_ends_during_the_start_does_not_end_the_run(self, remote: Remote) -> None:
+        order = shell("sleep 0.3; echo survived", secrets=(SecretSlot("A_KEY", "zai"),))
+        channel = remote.host.open(f"exec {sys.executable} -I -S {supervisor(remote)} start")
+        channel.send(json.dumps(order.record(".overnight", [KEY])).encode() + b"\n" + KEY)
+        channel.recv(10, 5)
+        remote.host.drop()
+        wait_until(lambda: remote.start(order, [KEY]).state == "finished")
+        assert output(remote.start(order, [KEY])) == b"survived\n"
 
     def test_a_full_disk_is_named_and_leaves_no_claim(self, remote: Remote, tmp_path: Path) -> None:
         if os.getuid() != 0:

@@ -52,6 +52,10 @@ def test_json_that_is_no_object_is_no_line_of_an_agent() -> None:
         assert parse(line) is None
 
 
+def test_half_a_character_does_not_travel_on() -> None:
+    assert parse(rb'{"text": "a\ud83d b\uD83D\uDE00"}') == {"text": "a? b\N{GRINNING FACE}"}
+
+
 def test_a_bool_is_not_a_number() -> None:
     assert field({"status": True}, "status", int) is None
     assert field({"ok": True}, "ok", bool) is True

@@ -56,6 +56,26 @@ def test_trouble_after_an_answer_counts() -> None:
     assert kind((1.0, SPOKE), (2.0, LIMITED)) is K.RATE_LIMITED
 
 
+def test_a_providers_words_are_not_taken_for_the_harnesss_own_line() -> None:
+    assert (
+        failed("API Error: 500 upstream said: Connection refused", error="server_error", status=500) is K.PROVIDER_ERROR
+    )
+    assert failed("API Error: Connection refused (ECONNREFUSED)", error="server_error") is K.NETWORK
+
+
+def test_what_the_model_said_before_an_error_is_not_read() -> None:
+    error = AgentEvent(Act.ERROR, "API Error: Connection lost mid-response.", "connection_failed")
+    verdict = AgentEvent(Act.RESULT, "Credit balance is too low [1113] API Error: lost", "connection_failed", ok=False)
+    assert kind((0.5, SPOKE), (1.0, error), (1.1, verdict)) is K.NETWORK
+
+
+def test_an_error_that_was_got_over_is_not_the_verdict() -> None:
+    early = AgentEvent(Act.ERROR, "Not logged in", "authentication_failed", 401)
+    assert kind((0.5, early), (1.0, SPOKE), (1.1, AgentEvent(Act.RESULT, "?", ok=False))) is K.UNKNOWN
+    capped = AgentEvent(Act.RESULT, "Reached maximum", "error_max_turns", ok=False)
+    assert kind((0.5, early), (1.1, capped)) is K.TURN_LIMIT
+
+
 def test_the_providers_code_says_more_than_the_harnesss_word() -> None:
     assert failed("API Error: Request rejected (429) · [1113] no balance", error="rate_limit", status=429) is K.BILLING
     assert failed("API Error: Request rejected (429) · slow down", error="rate_limit", status=429) is K.RATE_LIMITED
@@ -73,7 +93,7 @@ def test_a_failure_nobody_knows_stays_unknown_with_its_words() -> None:
     )
     assert failure is not None
     assert failure.kind is K.UNKNOWN
-    assert "The flux broke" in str(failure)
+    assert "The flux broke" in failure.evidence[0].seen
 
 
 @pytest.mark.parametrize(("took_s", "expected"), [(0.2, K.NETWORK), (15.0, K.PROVIDER_MUTE), (360.0, K.PROVIDER_MUTE)])

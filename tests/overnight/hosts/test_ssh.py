@@ -14,7 +14,7 @@ import pytest
 
 from overnight.failures import HostError
 from overnight.hosts.ssh import SshHost
-from tests.contracts.host import HostContract, read_all
+from tests.contracts.host import FullConnectionContract, HostContract, read_all
 from tests.sshd import Relay, Sshd, free_port, serving
 
 pytestmark = pytest.mark.full
@@ -41,18 +41,7 @@ def refused(host: SshHost) -> str:
     return f"{raised.value.failure.kind} {raised.value.failure.evidence[0].seen}"
 
 
-class TestSshHost(HostContract):
-    def test_a_full_connection_refuses_a_channel_and_stays_usable(self, host: SshHost) -> None:
-        channels = [host.open("exec cat") for _ in range(10)]
-        with pytest.raises(HostError) as raised:
-            host.open("exec true", timeout_s=0.5)
-        assert "MaxSessions" in str(raised.value)
-        threading.Timer(0.3, channels[0].close_input).start()
-        again = host.open("exec echo fits")
-        assert read_all(again) == b"fits\n"
-        for channel in [*channels, again]:
-            channel.close()
-
+class TestSshHost(HostContract, FullConnectionContract):
     def test_30_logins_at_once_all_get_in(self, sshd: Sshd) -> None:
         hosts = [SshHost(sshd.address(), patience_s=30) for _ in range(30)]
         threads = [threading.Thread(target=host.connect) for host in hosts]

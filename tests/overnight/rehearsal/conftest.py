@@ -37,10 +37,18 @@ SITES = (
 )
 
 
-@pytest.fixture
-def provider() -> Iterator[EmulatedProvider]:
+@pytest.fixture(scope="module")
+def shared_provider() -> Iterator[EmulatedProvider]:
     with EmulatedProvider(SITES, [GREETING]) as running:
         yield running
+
+
+@pytest.fixture
+def provider(shared_provider: EmulatedProvider) -> Iterator[EmulatedProvider]:
+    """All sites well; `calls` may hold those of earlier tests."""
+    yield shared_provider
+    for site in SITES:
+        shared_provider.set_fault(site.name, None)
 
 
 @pytest.fixture

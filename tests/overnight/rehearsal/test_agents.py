@@ -103,8 +103,9 @@ def test_nothing_half_made_is_left_behind(tmp_path: Path) -> None:
 
 def test_the_wrong_version_is_refused(tmp_path: Path) -> None:
     npm = installer(tmp_path / "npm", CLAUDE, version="2.1.197")
-    with pytest.raises(FailureError, match=r"version 2\.1\.197 instead of 2\.1\.330"):
+    with pytest.raises(FailureError) as caught:
         get(tmp_path / "agents", npm)
+    assert "version 2.1.197 instead of 2.1.330" in caught.value.failure.evidence[0].seen
 
 
 @pytest.mark.parametrize(
@@ -126,5 +127,9 @@ def test_when_neither_can_be_had_both_are_named(
 
 
 def test_goose_has_no_wheel(tmp_path: Path) -> None:
-    with pytest.raises(FailureError, match="pip: no package of it there"):
+    with pytest.raises(FailureError) as caught:
         obtain("goose", tmp_path, npm=None, pip="/usr/bin/pip", environment={}, progress=lambda _: None)
+    assert [e.seen for e in caught.value.failure.evidence] == [
+        "npm: npm is not installed",
+        "pip: no package of it there",
+    ]

@@ -51,5 +51,5 @@ def test_a_faulty_file_is_refused_by_field(tmp_path: Path, text: str, field: str
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="absent.yaml"):
+    with pytest.raises(BadInput, match=r"absent\.yaml"):
         load_tapes(tmp_path / "absent.yaml")

@@ -1,0 +1,53 @@
+# Everything a fresh machine needs is made by these targets; nothing is installed outside .venv and the caches.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.made-for-run
+DEV_STAMP := $(VENV)/.made-for-tests
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo test test-fast check locks clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(RUN_STAMP) ## virtual environment in .venv with everything needed to run
+
+$(RUN_STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "overnight needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing what overnight needs into $(VENV) (a minute or two the first time)"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV_STAMP): $(RUN_STAMP) requirements-dev.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(RUN_STAMP) ## replay the incident: real agent, emulated provider, no account
+	@$(BIN)/overnight rehearse
+
+test: check ## everything: real sshd, Prefect server, browser pages, agent CLIs
+	@tests/provide
+	@$(BIN)/python -m pytest -q
+
+test-fast: $(DEV_STAMP) ## all but Prefect's server, sshd and agent CLIs
+	@$(BIN)/python -m pytest -q -m "not full"
+
+check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_architecture.py
+
+locks: $(DEV_STAMP) ## resolve the two lock files anew
+	@$(BIN)/uv pip compile pyproject.toml --extra setup --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra setup --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements-dev.lock
+
+clean: ## remove the virtual environment and caches of this folder
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,183 @@
+"""`overnight rehearse`: replays the incident on this machine, with no account and a real agent.
+
+A loopback SSH host and an emulated provider are started; then the batch is run
+by the very command a user would type. One route is right, one has the key in
+the wrong variable, as on the day this project answers.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from overnight import lockfile
+from overnight.failures import FailureError
+from overnight.git import Repo
+from overnight.harnesses import HARNESSES
+from overnight.ledger import write
+from overnight.lockfile import Header
+from overnight.night import now
+from overnight.rehearsal.agents import obtain
+from overnight.report import BatchReport
+
+PROJECT = Path(__file__).resolve().parent.parent
+QUICKSTART = Path("deployments/quickstart.yaml")
+INCIDENT, RIGHT = "rehearsal-incident", "rehearsal"
+_GREET = '''"""Says hello."""
+
+import sys
+
+
+def greet(name):
+    return f"Hello, {name}!"
+
+
+if __name__ == "__main__":
+    print(greet(sys.argv[1] if len(sys.argv) > 1 else "world"))
+'''
+
+
+def rehearse(state: Path, cache: Path, harness: str, environ: Mapping[str, str], say: Callable[[str], None]) -> int:
+    """Run the quickstart batch in a new folder below `state`; 0 when the incident was caught and the commits are here.
+
+    Args:
+        cache: Where the agent's CLI is installed and kept.
+        harness: The agent to use; `scripted` stands in when it cannot be had.
+    """
+    directory = state / "rehearsals" / f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    directory.mkdir(parents=True, mode=0o700)
+    harness, agents = _agent(harness, cache, environ, say)
+    repo = _repository(directory / "greet", environ)
+    with _rehearsal(directory, environ) as served:
+        lock = directory / "providers.lock.json"
+        write(lock, json.dumps(_incident_lock(served), indent=2, ensure_ascii=False))
+        report_path = directory / "report.json"
+        argv = [sys.executable, "-m", "flows.batch", str(QUICKSTART), "--lock", str(lock), "--state", str(state)]
+        argv += ["--json", str(report_path)]
+        say(f"\n$ python -m flows.batch {' '.join(argv[3:])}\n")
+        env = _batch_environment(environ, served, harness, agents, repo)
+        subprocess.run(argv, cwd=PROJECT, env=env, check=False)
+    if not report_path.exists():
+        say("The batch wrote no report; see its words above.")
+        return 1
+    report = BatchReport.model_validate_json(report_path.read_text(encoding="utf-8"))
+    return _told(report, state, repo, say)
+
+
+def _agent(harness: str, cache: Path, environ: Mapping[str, str], say: Callable[[str], None]) -> tuple[str, Path]:
+    """The harness to use and the folder of its command."""
+    if harness != "scripted":
+        try:
+            agent = obtain(
+                harness,
+                cache / "agents",
+                npm=shutil.which("npm", path=environ.get("PATH")),
+                pip=sys.executable,
+                environment=environ,
+                progress=say,
+            )
+        except FailureError as error:
+            say(f"{harness} cannot be had here: {error.failure}")
+            say("The `scripted` harness stands in: our own small agent, which proves the pipeline and no real agent.")
+        else:
+            say(f"Agent: {harness} {agent.version} ({agent.how})")
+            return harness, agent.path.parent
+    return "scripted", Path(shutil.which("python3", path=environ.get("PATH")) or sys.executable).parent
+
+
+def _repository(path: Path, environ: Mapping[str, str]) -> Repo:
+    """A small real repository with one commit on main."""
+    path.mkdir()
+    repo = Repo(path, environ.get("PATH", ""))
+    repo.run("init", "-q", "-b", "main")
+    (path / "greet.py").write_text(_GREET, encoding="utf-8")
+    (path / ".gitignore").write_text("__pycache__/\n", encoding="utf-8")
+    repo.run("add", "-A")
+    repo.run("-c", "user.name=You", "-c", "user.email=you@localhost", "commit", "-q", "-m", "Say hello")
+    return repo
+
+
+@contextmanager
+def _rehearsal(directory: Path, environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The emulated parts, up while the block runs."""
+    sites = [f"--site={name},accepts=bearer" for name in (RIGHT, INCIDENT)]
+    tapes = PROJECT / "deployments" / "quickstart.tapes.yaml"
+    argv = [
+        sys.executable,
+        "-m",
+        "overnight.rehearsal",
+        "--directory",
+        str(directory / "world"),
+        f"--tapes={tapes}",
+        *sites,
+    ]
+    with subprocess.Popen(
+        argv, cwd=PROJECT, env=dict(environ), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("opened with pipes")
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.stdin.close()
+
+
+def _incident_lock(served: Mapping[str, Any]) -> dict[str, Any]:
+    """The project's lock with the rehearsal's real addresses, and the story's mistake beside it."""
+    lock: dict[str, Any] = json.loads(lockfile.DEFAULT_LOCK.read_text(encoding="utf-8"))
+    wrong = copy.deepcopy(lock["providers"][RIGHT])
+    for name, wiring in wrong["harnesses"].items():
+        header_of = HARNESSES[name].HEADER_OF
+        right = next(v for v, text in wiring["set"].items() if "{key}" in text)
+        other = next(v for v, header in header_of.items() if header is Header.X_API_KEY)
+        wiring["set"][other] = wiring["set"].pop(right)
+        wiring["empty"] = {right: "by analogy with another vendor: the mistake this rehearsal replays"}
+    lock["providers"][INCIDENT] = wrong
+    for name in (RIGHT, INCIDENT):
+        for endpoint in lock["providers"][name]["endpoints"].values():
+            endpoint["url"] = served["sites"][name]["url"]
+    return lock
+
+
+def _batch_environment(
+    environ: Mapping[str, str], served: Mapping[str, Any], harness: str, agents: Path, repo: Repo
+) -> dict[str, str]:
+    host, sites = served["host"], served["sites"]
+    return {
+        **environ,
+        "REHEARSAL_PORT": str(host["port"]),
+        "REHEARSAL_KEY_FILE": host["key_file"],
+        "REHEARSAL_HOST_KEY": host["host_key"],
+        "REHEARSAL_AGENTS": str(agents),
+        "REHEARSAL_REPO": str(repo.path),
+        "REHEARSAL_HARNESS": harness,
+        "OVERNIGHT_KEY_REHEARSAL": Path(sites[RIGHT]["key_file"]).read_text(encoding="ascii"),
+        "OVERNIGHT_KEY_REHEARSAL_INCIDENT": Path(sites[INCIDENT]["key_file"]).read_text(encoding="ascii"),
+    }
+
+
+def _told(report: BatchReport, state: Path, repo: Repo, say: Callable[[str], None]) -> int:
+    """What the rehearsal showed, and whether it went as it must."""
+    shut = [route for route in report.routes if route.failure is not None]
+    home = [run for run in report.runs if run.commits]
+    for route in shut:
+        say(f"The incident, caught before any task ran on that route, {route.preflight_s:.1f} s after preflight began.")
+        say("In the story it took a day.")
+    say(f"\nWhat came home, in {repo.path}:\n")
+    say(repo.run("log", "--oneline", "--decorate", "--graph", "--branches", "--stat"))
+    say(f"\n  commits  git -C {repo.path} log --branches")
+    say(f"  report   {state / 'batches' / report.batch_id / 'report.md'}")
+    say(f"  logs     {state / 'batches' / report.batch_id / 'runs'}")
+    say(f"  pages    overnight pages --state {state}    (starts the Prefect server of this state again)")
+    right = len(home) == 2 and [route.provider for route in shut] == [INCIDENT]
+    if not right:
+        say("\nThis rehearsal did NOT go as it must: two tasks with commits and one route shut.")
+    return 0 if right else 1
