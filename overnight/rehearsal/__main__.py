@@ -52,21 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     heard = _hear_signals()
     with ExitStack() as running:
-        provider = running.enter_context(EmulatedProvider(sites, tapes, options.port))
-        host = running.enter_context(_host(options.directory, options.user, options.ssh_port))
-        served = {
-            "schema": 1,
-            "sites": {site.name: _described(site, provider, options.directory) for site in sites},
-            "host": {
-                "address": host.address,
-                "port": host.port,
-                "user": options.user,
-                "key_file": str(options.directory / "id_ed25519"),
-                "host_key": host.host_key,
-                "home": str(options.directory / "home"),
-            },
-        }
-        sys.stdout.write(json.dumps(served) + "\n")
+        try:
+            provider = running.enter_context(EmulatedProvider(sites, tapes, options.port))
+            host = running.enter_context(_host(options.directory, options.user, options.ssh_port))
+        except OSError as error:
+            sys.stderr.write(f"cannot start: {error}\n")
+            return 2
+        sys.stdout.write(json.dumps(_served(provider, sites, host, options)) + "\n")
         sys.stdout.flush()
         _wait_for_the_end(heard)
     return 0
@@ -158,14 +150,22 @@ def _host(directory: Path, user: str, port: int) -> LoopbackHost:
     return LoopbackHost(user, [public], home=home, host_key=its, port=port)
 
 
-def _described(site: Site, provider: EmulatedProvider, directory: Path) -> dict[str, object]:
-    return {
-        "url": provider.url(site.name),
-        "key_file": str(_key_file(directory, site.name)),
-        "accepts": sorted(site.accepts),
-        "models": list(site.models),
-        "shape": site.shape,
+def _served(
+    provider: EmulatedProvider, sites: Sequence[Site], host: LoopbackHost, options: argparse.Namespace
+) -> dict[str, object]:
+    described = {
+        site.name: {
+            "url": provider.url(site.name),
+            "key_file": str(_key_file(options.directory, site.name)),
+            "accepts": sorted(site.accepts),
+            "models": site.models,
+            "shape": site.shape,
+        }
+        for site in sites
     }
+    where = {"address": host.address, "port": host.port, "user": options.user, "host_key": host.host_key}
+    files = {"key_file": str(options.directory / "id_ed25519"), "home": str(options.directory / "home")}
+    return {"schema": 1, "sites": described, "host": {**where, **files}}
 
 
 def _hear_signals() -> int:

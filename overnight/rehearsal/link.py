@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ class Link:
 
     Args:
         target_port: Where the real server listens, on loopback.
-        port: Where clients connect; 0 for any free one.
+        port: Where clients connect; 0 for any free one. One in use is an OSError on entry.
     """
 
     address = "127.0.0.1"
@@ -29,15 +30,18 @@ class Link:
         self._left_bytes: int | None = None
 
     def __enter__(self) -> Self:
-        self._loop = LoopThread("link")
-        self._loop.call(self._open())
+        with ExitStack() as opened:
+            self._loop = LoopThread("link")
+            opened.callback(self._loop.stop)
+            self._loop.call(self._open())
+            opened.callback(lambda: self._loop.call(self._close()))
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call(self._close())
-        self._loop.stop()
+        self._opened.close()
 
     def cut(self) -> None:
         """End every connection now, whatever is under way. New ones are welcome."""

@@ -30,7 +30,7 @@ class EmulatedProvider:
     Args:
         sites: Their names must differ.
         tapes: What the model does, for every site.
-        port: 0 for any free one.
+        port: 0 for any free one. One in use is an OSError on entry.
     """
 
     def __init__(self, sites: Sequence[Site], tapes: Sequence[Tape] = (), port: int = 0) -> None:

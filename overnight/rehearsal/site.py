@@ -152,7 +152,8 @@ class Desk:
     def _check_key(self, keys: Mapping[Header, str]) -> Refusal | None:
         read = [key for header, key in keys.items() if header in self._site.accepts]
         if not read:
-            return refusals.no_key(self._site.shape)
+            wanted = "Authorization" if Header.BEARER in self._site.accepts else "x-api-key"
+            return refusals.no_key(self._site.shape, wanted)
         return None if self._site.key in read else refusals.unknown_key(self._site.shape)
 
     def _check_chat(self, body: Mapping[str, Any]) -> Refusal | None:

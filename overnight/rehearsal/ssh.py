@@ -12,6 +12,7 @@ import os
 import pwd
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,7 @@ class LoopbackHost:
         max_sessions: Channels of one connection at a time. A channel is in use
             until its command has ended, even when the client has closed it.
         env: Bindings added to what sshd gives a command. It inherits nothing.
-        port: 0 for any free one.
+        port: 0 for any free one. One in use is an OSError on entry.
     """
 
     def __init__(
@@ -78,19 +79,21 @@ class LoopbackHost:
         """What a client pins: `ssh-ed25519 AAAA...`."""
 
     def __enter__(self) -> Self:
-        self._loop = LoopThread("loopback-host")
-        self.link = Link(self._loop.call(self._start()), self._wanted_port)
-        """The way to the host, to be cut, frozen or refused."""
-        self.link.__enter__()
+        with ExitStack() as up:
+            self._loop = LoopThread("loopback-host")
+            up.callback(self._loop.stop)
+            inner_port = self._loop.call(self._start())
+            up.callback(lambda: self._loop.call(self._stop()))
+            self.link = up.enter_context(Link(inner_port, self._wanted_port))
+            """The way to the host, to be cut, frozen or refused."""
+            self._up = up.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Go down as a machine does: connections end, commands are killed. Daemons in sessions of their own live on."""
-        self.link.__exit__(kind, error, trace)
-        self._loop.call(self._stop())
-        self._loop.stop()
+        self._up.close()
 
     @property
     def address(self) -> str:

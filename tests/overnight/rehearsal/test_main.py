@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 from overnight.lockfile import Header
 from overnight.rehearsal.model import PROBE_SENTENCE
+
+pytestmark = pytest.mark.full  # each test starts processes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -103,3 +106,13 @@ def test_bad_input_is_named_and_nothing_is_started(tmp_path: Path, arguments: Se
     assert code == 2
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_port_in_use_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for flag in ("--port", "--ssh-port"):
+            process = started("--directory", str(tmp_path), flag, str(taken.getsockname()[1]))
+            code, err = ended(process)
+            assert code == 2
+            assert "Address already in use" in err
+            assert "Traceback" not in err

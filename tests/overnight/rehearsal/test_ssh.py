@@ -98,6 +98,7 @@ def test_a_command_that_reads_no_input_ends_all_the_same(client: paramiko.Transp
     assert run(client, "exec 0<&-; sleep 0.2; echo done", ALL_BYTES)[:2] == (0, b"done\n")
 
 
+@pytest.mark.full  # takes a second or more
 def test_two_hundred_megabytes_pass_at_speed(client: paramiko.Transport) -> None:
     started_at = time.monotonic()
     channel = start(client, "head -c 200000000 /dev/zero")
@@ -106,6 +107,7 @@ def test_two_hundred_megabytes_pass_at_speed(client: paramiko.Transport) -> None
     assert time.monotonic() - started_at < 20
 
 
+@pytest.mark.full  # takes a second or more
 def test_a_reader_that_waits_holds_the_writer_back(client: paramiko.Transport, folder: Path) -> None:
     progress = folder / "progress"
     channel = start(client, f"head -c 100000000 /dev/zero | tee /dev/fd/3 3>&1 >/dev/null; echo > {progress}")
@@ -256,3 +258,12 @@ def wait_for(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < ends_at
         time.sleep(0.02)
+
+
+def test_a_port_in_use_leaves_no_thread(folder: Path) -> None:
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host = LoopbackHost("dev", [(folder / "id.pub").read_text()], port=taken.getsockname()[1])
+        with pytest.raises(OSError, match="in use"):
+            host.__enter__()
+    assert set(threading.enumerate()) == before
