@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from blocks.keys import reveal
@@ -78,6 +79,7 @@ async def _carry_out(ledger: Ledger) -> BatchReport:
         tell=desk.tell,
     )
     desk.opened(night)
+    desk.tell(ledger.batch_id, "batch", f"page {flow_run.ui_url}")
     try:
         await _preflights(night)
         slots = {name: asyncio.Semaphore(host.slots) for name, host in spec.hosts.items()}

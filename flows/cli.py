@@ -140,7 +140,7 @@ def pages(state: Annotated[Path | None, typer.Option(metavar="DIR", help="State 
     from flows.private_server import private_server
 
     with private_server(state_directory(state, os.environ), os.environ) as server:
-        typer.echo(f"{server.url}  (user overnight, password in {server.directory / 'password'})  Ctrl-C stops it")
+        typer.echo(f"{server.url}  (log in with the line in {server.login_file})  Ctrl-C stops it")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
 

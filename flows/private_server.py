@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
+import psutil
 
 from overnight.ledger import write
 
@@ -43,10 +43,10 @@ _SETTINGS = {
 class PrivateServer:
     """Where the running server is and how to talk to it."""
 
-    def __init__(self, directory: Path, url: str, password: str) -> None:
+    def __init__(self, directory: Path, url: str) -> None:
         self.directory = directory
         self.url = url
-        self._password = password
+        self.login_file = directory / "login"
 
     @property
     def api_url(self) -> str:
@@ -54,11 +54,12 @@ class PrivateServer:
 
     @property
     def auth(self) -> str:
-        """`user:password`, as Prefect's settings take it."""
-        return f"overnight:{self._password}"
+        """`user:password`, as Prefect's settings and its login page take it."""
+        return _secret(self.login_file, "overnight:")
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.api_url, auth=("overnight", self._password), timeout=10, trust_env=False)
+        user, _, password = self.auth.partition(":")
+        return httpx.Client(base_url=self.api_url, auth=(user, password), timeout=10, trust_env=False)
 
     def drain(self) -> None:
         """Wait until every task run that was reported is recorded; states arrive up to seconds late."""
@@ -119,7 +120,7 @@ def _running(directory: Path) -> PrivateServer | None:
     record = _record(directory)
     if record is None:
         return None
-    server = PrivateServer(directory, record["url"], _secret(directory / "password"))
+    server = PrivateServer(directory, record["url"])
     return server if _healthy(server) else None
 
 
@@ -133,7 +134,7 @@ def _record(directory: Path) -> dict[str, Any] | None:
 
 def _start(directory: Path, environ: Mapping[str, str]) -> PrivateServer:
     port = _free_port()
-    server = PrivateServer(directory, f"http://127.0.0.1:{port}", _secret(directory / "password"))
+    server = PrivateServer(directory, f"http://127.0.0.1:{port}")
     env = {
         **{n: v for n, v in environ.items() if n in ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")},
         **_SETTINGS,
@@ -151,7 +152,8 @@ def _start(directory: Path, environ: Mapping[str, str]) -> PrivateServer:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, cwd=directory
         )
-    write(directory / "server.json", json.dumps({"schema": 1, "pid": process.pid, "url": server.url}))
+    born = psutil.Process(process.pid).create_time()
+    write(directory / "server.json", json.dumps({"schema": 1, "pid": process.pid, "born": born, "url": server.url}))
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -164,29 +166,24 @@ def _start(directory: Path, environ: Mapping[str, str]) -> PrivateServer:
 
 
 def _stop(directory: Path) -> None:
-    """End the recorded server and everything in its process group."""
+    """End the recorded server and everything it started."""
     record = _record(directory)
+    (directory / "server.json").unlink(missing_ok=True)
     if record is None:
         return
-    pid = int(record["pid"])
-    for sign, wait_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 5.0)):
-        if not _signal_group(pid, sign):
-            break
-        deadline = time.monotonic() + wait_s
-        while time.monotonic() < deadline and _signal_group(pid, 0):
-            time.sleep(0.1)
-    (directory / "server.json").unlink(missing_ok=True)
-
-
-def _signal_group(pid: int, sign: int) -> bool:
-    """False once the group is gone. Reaps the leader when it is our own child."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
     try:
-        os.killpg(pid, sign)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        leader = psutil.Process(record["pid"])
+        if leader.create_time() != record["born"]:
+            return
+        tree = [*leader.children(recursive=True), leader]
+    except psutil.NoSuchProcess:
+        return
+    leader.terminate()
+    _, stubborn = psutil.wait_procs(tree, STOP_S)
+    for process in stubborn:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(stubborn, 5.0)
 
 
 def _healthy(server: PrivateServer) -> bool:
@@ -198,10 +195,10 @@ def _healthy(server: PrivateServer) -> bool:
         return False
 
 
-def _secret(path: Path) -> str:
-    """32 random bytes as hex, made once, readable by the owner only."""
+def _secret(path: Path, before: str = "") -> str:
+    """`before` and 32 random bytes as hex; made once, readable by the owner only."""
     with suppress(FileExistsError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
+        file.write(before + secrets.token_hex(32))
     return path.read_text(encoding="ascii")
 
 

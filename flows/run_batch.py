@@ -110,7 +110,7 @@ def prefect_api(state: Path, progress: Progress) -> Iterator[PrivateServer | Non
         private_server(state, os.environ) as server,
         temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth}),
     ):
-        progress.say(f"Prefect pages: {server.url}  (password: {server.directory / 'password'})")
+        progress.say(f"Prefect pages: {server.url}  (log in with the line in {server.login_file})")
         yield server
 
 

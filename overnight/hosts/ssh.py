@@ -178,8 +178,9 @@ class SshChannel:
     def recv(self, limit: int, timeout_s: float | None) -> bytes:
         self._channel.settimeout(timeout_s)
         data = self._channel.recv(limit)
-        if not data and not self._channel.eof_received:
-            self._check_link(EOFError("the connection ended"))
+        # a command that ended says so; is_active() would lag behind a connection that broke just now
+        if not data and not self._channel.eof_received and not self._ended():
+            raise translate(EOFError("the connection ended"), self._address)
         return data
 
     def errors(self) -> bytes:
@@ -189,15 +190,20 @@ class SshChannel:
     def exit_code(self, timeout_s: float) -> int:
         if not self._channel.status_event.wait(timeout_s):
             raise TimeoutError("the command still runs")
-        name = getattr(self._channel, "exit_signal", None)
-        if name is not None:
-            return -int(getattr(signal, f"SIG{name}", signal.SIGKILL))
-        if self._channel.exit_status < 0:
+        if not self._ended():
             raise translate(EOFError("the connection ended before the command did"), self._address)
+        if self._signal() is not None:
+            return -int(getattr(signal, f"SIG{self._signal()}", signal.SIGKILL))
         return self._channel.exit_status
 
     def close(self) -> None:
         self._channel.close()
+
+    def _ended(self) -> bool:
+        return self._channel.exit_status >= 0 or self._signal() is not None
+
+    def _signal(self) -> str | None:
+        return getattr(self._channel, "exit_signal", None)
 
     def _check_link(self, error: Exception) -> None:
         """Raise if the connection is gone. A command that went away by itself is no fault of the link."""

@@ -40,7 +40,7 @@ class EmulatedProvider:
         self._calls: list[Call] = []
 
     def __enter__(self) -> Self:
-        listener = socket.create_server(("127.0.0.1", self._port))
+        listener = _listener(self._port)
         self._port = listener.getsockname()[1]
         self._loop = LoopThread("emulated-provider")
         self._loop.call(self._start(listener))
@@ -99,3 +99,16 @@ class _Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
+
+
+def _listener(port: int) -> socket.socket:
+    # asyncio sets TCP_NODELAY only where the protocol is spelled out; without it each answer takes 44 ms
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()  # from here on a client waits rather than being refused
+    except OSError:
+        listener.close()
+        raise
+    return listener

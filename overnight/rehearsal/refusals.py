@@ -66,10 +66,7 @@ _WORDS = {
 
 def no_key(shape: Shape, wanted: str) -> Refusal:
     """No key in the header that the site wants, `Authorization` or `x-api-key`."""
-    if shape == "zhipu":
-        message = f"Header中未收到{wanted}参数，无法进行身份验证。"
-    else:
-        message = f"{wanted} header is required"
+    message = f"Header中未收到{wanted}参数，无法进行身份验证。" if shape == "zhipu" else f"{wanted} header is required"
     return _refuse(shape, _Words(401, "authentication_error", "1001", message))
 
 

@@ -357,7 +357,7 @@ def test_a_mute_connection_is_given_up_and_dialled_afresh(
 
 
 def is_follower(process: psutil.Process, home: Path) -> bool:
-    return process.info["cwd"] == str(home) and (process.info["cmdline"] or [""])[-1] == "follow"
+    return bool(process.info["cwd"] == str(home) and (process.info["cmdline"] or [""])[-1] == "follow")
 
 
 class Cut:

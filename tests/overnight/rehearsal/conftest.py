@@ -51,23 +51,32 @@ def provider(shared_provider: EmulatedProvider) -> Iterator[EmulatedProvider]:
         shared_provider.set_fault(site.name, None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def bare() -> Iterator[httpx.Client]:
+    """A client that sends no key. One for all, since making one reads the machine's certificates."""
+    with httpx.Client(timeout=5, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
 def http() -> Iterator[httpx.Client]:
+    """A client that sends the right key as a bearer."""
     with httpx.Client(headers=Header.BEARER.carry(KEY), timeout=5, trust_env=False) as client:
         yield client
 
 
 @pytest.fixture
-def agent() -> Callable[[str], str]:
-    """Finds the real CLI of an agent: in OVERNIGHT_TEST_AGENTS/bin, else on the path."""
+def program() -> Callable[[str], str]:
+    """Finds a real program: in OVERNIGHT_TEST_AGENTS/bin, then on the path. Absent: a skip, and a failure in CI."""
 
     def find(name: str) -> str:
-        folder = os.environ.get("OVERNIGHT_TEST_AGENTS")
-        found = shutil.which(name, path=str(Path(folder, "bin")) if folder else None)
-        if found is None and os.environ.get("CI") == "true":
+        agents = os.environ.get("OVERNIGHT_TEST_AGENTS")
+        places = [str(Path(agents, "bin"))] if agents else []
+        found = shutil.which(name, path=os.pathsep.join([*places, os.environ["PATH"]]))
+        if found is not None:
+            return found
+        if os.environ.get("CI") == "true":
             pytest.fail(f"the real {name} is not installed, and CI skips nothing")
-        if found is None:
-            pytest.skip(f"the real {name} is not installed; name its folder in OVERNIGHT_TEST_AGENTS")
-        return found
+        pytest.skip(f"the real {name} is not installed (OVERNIGHT_TEST_AGENTS may name a folder with bin/{name})")
 
     return find

@@ -66,12 +66,12 @@ def test_an_error_carries_retry_after_when_told(
     assert http.post(provider.url("bearer") + CHAT, json=asking()).headers["retry-after"] == "3600"
 
 
-def test_the_anthropic_dialect_has_no_codes_of_its_own(provider: EmulatedProvider) -> None:
+def test_the_anthropic_dialect_has_no_codes_of_its_own(provider: EmulatedProvider, bare: httpx.Client) -> None:
     headers = {"x-api-key": "fake-key-of-the-tests"}
     errors = {}
     for kind in (F.RATE_LIMITED, F.OVERLOADED, F.NO_BALANCE, F.ERROR_IN_OK):
         provider.set_fault("header", Fault(kind))
-        answer = httpx.post(provider.url("header") + CHAT, json=asking(), headers=headers, trust_env=False)
+        answer = bare.post(provider.url("header") + CHAT, json=asking(), headers=headers)
         errors[kind] = answer.json()["error"]
     assert errors[F.RATE_LIMITED] == {"type": "rate_limit_error", "message": "Rate limit reached for requests"}
     assert errors[F.OVERLOADED] == {"type": "overloaded_error", "message": "Overloaded"}

@@ -55,9 +55,9 @@ def texts(answer: str) -> str:
     ],
 )
 def test_a_site_takes_its_key_in_its_header_alone(
-    provider: EmulatedProvider, site: str, headers: Mapping[str, str], status: int, said: str
+    provider: EmulatedProvider, site: str, headers: Mapping[str, str], status: int, said: str, bare: httpx.Client
 ) -> None:
-    answer = httpx.post(provider.url(site) + CHAT, json=asking(), headers=headers, trust_env=False)
+    answer = bare.post(provider.url(site) + CHAT, json=asking(), headers=headers)
     assert answer.status_code == status
     assert said in answer.text
 
@@ -70,10 +70,10 @@ def test_a_site_takes_its_key_in_its_header_alone(
     ],
 )
 def test_a_model_spelled_wrongly_is_refused_in_the_dialect_of_the_site(
-    provider: EmulatedProvider, site: str, header: Header, status: int, error: dict[str, str]
+    provider: EmulatedProvider, site: str, header: Header, status: int, error: dict[str, str], bare: httpx.Client
 ) -> None:
     body = asking(model="Rehearsal-Large")
-    answer = httpx.post(provider.url(site) + CHAT, json=body, headers=header.carry(KEY), trust_env=False)
+    answer = bare.post(provider.url(site) + CHAT, json=body, headers=header.carry(KEY))
     assert answer.status_code == status
     assert answer.json()["error"] == error
 
@@ -140,11 +140,11 @@ def test_a_site_that_does_not_exist_has_no_url(provider: EmulatedProvider) -> No
         provider.url("elsewhere")
 
 
-def test_many_clients_at_once_get_their_own_turns(provider: EmulatedProvider) -> None:
+def test_many_clients_at_once_get_their_own_turns(provider: EmulatedProvider, bare: httpx.Client) -> None:
     def probe(i: int) -> str:
         body = asking(PROBE_SENTENCE.format(nonce=f"n{i}"), stream=i % 2 == 0)
         headers = Header.BEARER.carry(KEY)
-        return httpx.post(provider.url("bearer") + CHAT, json=body, headers=headers, trust_env=False).text
+        return bare.post(provider.url("bearer") + CHAT, json=body, headers=headers).text
 
     before = len(provider.calls)
     with ThreadPoolExecutor(8) as pool:
@@ -177,10 +177,10 @@ def test_a_client_that_leaves_ends_its_hang(provider: EmulatedProvider, http: ht
     assert http.post(provider.url("bearer") + CHAT, json=asking()).status_code == 200
 
 
-def test_the_same_port_serves_again_after_a_stop() -> None:
+def test_the_same_port_serves_again_after_a_stop(bare: httpx.Client) -> None:
     for _ in range(2):
         with EmulatedProvider(SITES) as first:
             port = httpx.URL(first.url("bearer")).port
-            assert httpx.get(first.url("bearer") + "/api/hello", trust_env=False).status_code == 200
+            assert bare.get(first.url("bearer") + "/api/hello").status_code == 200
         with EmulatedProvider(SITES, port=port or 0) as again:
-            assert httpx.get(again.url("bearer") + "/api/hello", trust_env=False).status_code == 200
+            assert bare.get(again.url("bearer") + "/api/hello").status_code == 200

@@ -74,10 +74,10 @@ def words(done: subprocess.CompletedProcess[bytes]) -> str:
 
 @AGENTS
 def test_a_tape_becomes_a_commit_byte_for_byte(
-    provider: EmulatedProvider, agent: Callable[[str], str], work: Path, launch: Agent, site: str, header: Header
+    provider: EmulatedProvider, program: Callable[[str], str], work: Path, launch: Agent, site: str, header: Header
 ) -> None:
     before = len(provider.calls)
-    argv, env = launch(agent(launch.__name__), provider.url(site), "please make the greeting")
+    argv, env = launch(program(launch.__name__), provider.url(site), "please make the greeting")
     done = run(work, argv, env)
     assert done.returncode == 0, done.stderr
     assert "All done." in words(done)
@@ -92,9 +92,9 @@ def test_a_tape_becomes_a_commit_byte_for_byte(
 
 @AGENTS
 def test_a_probe_brings_its_nonce_back(
-    provider: EmulatedProvider, agent: Callable[[str], str], work: Path, launch: Agent, site: str, header: Header
+    provider: EmulatedProvider, program: Callable[[str], str], work: Path, launch: Agent, site: str, header: Header
 ) -> None:
-    argv, env = launch(agent(launch.__name__), provider.url(site), PROBE_SENTENCE.format(nonce="pony71"))
+    argv, env = launch(program(launch.__name__), provider.url(site), PROBE_SENTENCE.format(nonce="pony71"))
     done = run(work, argv, env)
     assert done.returncode == 0, done.stderr
     assert "pony71" in words(done)
@@ -103,10 +103,10 @@ def test_a_probe_brings_its_nonce_back(
 
 @AGENTS
 def test_a_key_revoked_at_the_second_turn_leaves_no_commit(
-    provider: EmulatedProvider, agent: Callable[[str], str], work: Path, launch: Agent, site: str, header: Header
+    provider: EmulatedProvider, program: Callable[[str], str], work: Path, launch: Agent, site: str, header: Header
 ) -> None:
     provider.set_fault(site, Fault(FaultKind.KEY_REFUSED, turn=2))
-    argv, env = launch(agent(launch.__name__), provider.url(site), "please make the greeting")
+    argv, env = launch(program(launch.__name__), provider.url(site), "please make the greeting")
     assert run(work, argv, env).returncode == 1
     assert (work / "sub/greeting.txt").read_bytes() == AWKWARD.encode()
     assert git(work, "rev-list", "--all") == b""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -117,14 +116,13 @@ def test_a_reader_that_waits_holds_the_writer_back(client: paramiko.Transport, f
     assert progress.exists()
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="the OpenSSH client is not installed")
 @pytest.mark.parametrize(("command", "code"), [("cat; exit 3", 3), ("cat; kill -9 $$", 255)])
 def test_the_openssh_client_pins_the_host_key_and_agrees(
-    host: LoopbackHost, folder: Path, command: str, code: int
+    host: LoopbackHost, folder: Path, program: Callable[[str], str], command: str, code: int
 ) -> None:
     known = folder / "known_hosts"
     known.write_text(f"[{host.address}]:{host.port} {host.host_key}\n")
-    argv = ["ssh", "-F", "none", "-i", str(folder / "id"), "-p", str(host.port)]
+    argv = [program("ssh"), "-F", "none", "-i", str(folder / "id"), "-p", str(host.port)]
     argv += [f"-o{o}" for o in ("BatchMode=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={known}")]
     env = {"HOME": str(folder / "home"), "PATH": os.environ["PATH"]}
     done = subprocess.run(

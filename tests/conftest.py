@@ -1,0 +1,43 @@
+"""What every test stands on: an empty environment, a HOME of its own, loopback only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_KEPT = ("PATH", "LANG", "TMPDIR", "CI", "VIRTUAL_ENV", "PYTHONPATH", "OVERNIGHT_TEST_AGENTS")
+_NETWORK = ("PROXY", "CERT", "CA_BUNDLE", "SSL", "PIP_", "NPM_", "NODE_EXTRA")
+INSTALLER_ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name == "PATH" or any(part in name.upper() for part in _NETWORK)
+}
+"""What `npm` and `pip` may need to reach their registries; tests that install an agent hand it over."""
+
+
+def _clear_environment() -> str:
+    """Before anything imports prefect, which reads its settings once."""
+    home = tempfile.mkdtemp(prefix="overnight-tests-")
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT}
+    os.environ.clear()
+    os.environ.update(kept, HOME=home, PREFECT_HOME=f"{home}/prefect", DO_NOT_TRACK="1")
+    Path(home, "prefect").mkdir()
+    return home
+
+
+HOME = Path(_clear_environment())
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """A real Prefect API with an empty database, for the whole session."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # the server would look for the internet
+        with prefect_test_harness(server_startup_timeout=120):
+            yield
