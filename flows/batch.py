@@ -12,6 +12,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.utilities.urls import url_for
 
 from blocks.keys import reveal
 from flows.desk import DESK
@@ -79,7 +80,7 @@ async def _carry_out(ledger: Ledger) -> BatchReport:
         tell=desk.tell,
     )
     desk.opened(night)
-    desk.tell(ledger.batch_id, "batch", f"page {flow_run.ui_url}")
+    desk.tell(ledger.batch_id, "batch", f"page {url_for('flow-run', obj_id=flow_run.id)}")
     try:
         await _preflights(night)
         slots = {name: asyncio.Semaphore(host.slots) for name, host in spec.hosts.items()}

@@ -11,19 +11,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import frontmatter
-from frontmatter.default_handlers import YAMLHandler
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from overnight.failures import BadInput
 from overnight.lockfile import suggest
 from overnight.route import Route
 from overnight.spec import BatchFile, BatchSpec, HostSpec, Limits, TaskEntry, TaskSpec, is_url
+from overnight.yamlfile import fits, parse, read_text
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+# keys of providers are in the environment too, and what stands in a batch file reaches argv, records and logs
+_KEYS = "OVERNIGHT_KEY_"
 _VERBATIM = ("instruction", "verify")
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$(.*)", re.DOTALL | re.MULTILINE)
+# a password in any URL; in http also a user alone, which is how access tokens are written
+_CREDENTIALS = re.compile(r"://[^/@]*:[^/]*@|^https?://[^/]*@", re.IGNORECASE)
+_MENDS = {
+    "missing": "Write it",
+    "string_type": "Write a text; put it in quotes if it looks like a number or a date",
+    "int_parsing": "Write a whole number",
+    "float_parsing": "Write a number",
+    "model_type": "Write keys and values below it, or leave it out",
+    "dict_type": "Write keys and values below it, or leave it out",
+    "tuple_type": "Write a list",
+}
 # one argument of execve holds 128 KiB on Linux (MAX_ARG_STRLEN), the terminating NUL included
 MAX_INSTRUCTION_BYTES = 128 * 1024 - 1024
 
@@ -32,79 +43,99 @@ def load(files: Sequence[Path], variables: Mapping[str, str]) -> BatchSpec:
     """Read one YAML batch file, or Markdown files with front matter, one task each.
 
     `${NAME}` is replaced from `variables`, except in `instruction` and `verify`.
+    Paths are relative to the file they are written in.
 
     Raises:
         BadInput: with file, field and mend. Nothing is touched.
     """
     if not files:
         raise BadInput("command line", "FILE", "no batch file given", "Give a YAML file or Markdown files")
-    markdown = [f for f in files if f.suffix.lower() in (".md", ".markdown")]
+    markdown = [file for file in files if file.suffix.lower() in (".md", ".markdown")]
     if markdown and len(markdown) != len(files):
         raise BadInput(
             str(files[0]), "FILE", "YAML and Markdown are mixed", "Give one YAML file or Markdown files only"
         )
-    if len(files) > 1 and not markdown:
+    if markdown:
+        return _merged([_load_markdown(file, variables) for file in files], files)
+    if len(files) > 1:
         raise BadInput(str(files[1]), "FILE", "more than one YAML file", "Put the tasks into one file")
-    source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-    raw = _from_markdown(files) if markdown else _mapping(_parse(files[0], _read(files[0])), files[0])
-    return _complete(_validate(_expanded(raw, variables, source), source), source, files[0].parent)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise BadInput(str(path), "file", f"cannot be read: {why}", "Check the path") from error
-
-
-def _parse(path: Path, text: str) -> Any:
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "file"
-        problem = (error.problem or "is not YAML").split("\n")[0]
-        raise BadInput(str(path), place, problem, "Mend the YAML there") from error
-    except YAMLError as error:
-        raise BadInput(str(path), "file", "is not YAML", "Mend the YAML") from error
-
-
-def _mapping(raw: Any, path: Path) -> dict[str, Any]:
+    raw = parse(files[0], read_text(files[0]))
     if not isinstance(raw, dict):
-        raise BadInput(str(path), "file", "holds no mapping", "Start from deployments/quickstart.yaml")
-    return raw
+        raise BadInput(str(files[0]), "file", "holds no mapping", "Start from deployments/quickstart.yaml")
+    return _load(raw, files[0], variables)
 
 
-class _FrontMatter(YAMLHandler):
-    """Front matter by the same YAML reader as batch files: duplicate keys are errors."""
+def _load(raw: dict[str, Any], file: Path, variables: Mapping[str, str]) -> BatchSpec:
+    source = str(file)
+    try:
+        batch = BatchFile.model_validate(_expanded(raw, variables, source))
+    except ValidationError as error:
+        raise bad_input(error, source, BatchFile) from None
+    tasks = tuple(_task(entry, i, batch, source, file.parent) for i, entry in enumerate(batch.tasks))
+    _check_ids(tasks, source)
+    hosts = {name: _with_paths(host, source, f"hosts.{name}", file.parent) for name, host in batch.hosts.items()}
+    return BatchSpec(name=batch.name, source=source, author=batch.author, hosts=hosts, tasks=tasks)
 
-    path = Path()
 
-    def load(self, fm: str, **_: object) -> Any:
-        return _parse(self.path, fm)
+def _load_markdown(file: Path, variables: Mapping[str, str]) -> BatchSpec:
+    """A batch of the one task that a Markdown file holds; its fields are called by the file's name."""
+    try:
+        batch = _load(_from_markdown(file), file, variables)
+    except BadInput as error:
+        field = error.field.replace("tasks[0]", file.name)
+        raise BadInput(error.where, field, error.problem, error.mend) from error
+    return batch.model_copy(update={"tasks": (batch.tasks[0].model_copy(update={"field": file.name}),)})
 
 
-def _from_markdown(files: Sequence[Path]) -> dict[str, Any]:
-    batch: dict[str, Any] = {"name": files[0].stem.lower() if len(files) == 1 else "batch", "hosts": {}, "tasks": []}
-    for path in files:
-        handler = _FrontMatter()
-        handler.path = path
-        post = frontmatter.loads(_read(path), handler=handler)
-        meta = dict[str, Any](post.metadata)
-        if not meta:
-            raise BadInput(str(path), "front matter", "is missing", "Start the file with --- and route, repo, base")
-        for key in ("name", "author", "schema"):
-            if key in meta:
-                batch[key] = meta.pop(key)
-        for name, host in (meta.pop("hosts", None) or {}).items():
-            if batch["hosts"].setdefault(name, host) != host:
-                raise BadInput(str(path), f"hosts.{name}", "differs from an earlier file", "Describe a host once")
-        batch["tasks"].append({"id": path.stem.lower(), "instruction": post.content, **meta})
-    named = {(t.get("route") or {}).get("host") for t in batch["tasks"] if isinstance(t.get("route"), dict)}
-    for host in named - {None} - set(batch["hosts"]):
-        batch["hosts"][host] = {"block": host}
-    return batch
+def _from_markdown(file: Path) -> dict[str, Any]:
+    """The batch file that would hold the same task. A host that is not described is a saved block."""
+    found = _FRONT_MATTER.match(read_text(file))
+    if found is None:
+        raise BadInput(str(file), "front matter", "is missing", "Start the file with --- and route, repo, base")
+    meta = parse(file, "\n" + found[1])  # the line end keeps the line numbers of the file
+    if not isinstance(meta, dict):
+        raise BadInput(str(file), "front matter", "holds no mapping", "Write route, repo, base between the two ---")
+    for key in ("instruction", "instruction_file"):
+        if key in meta:
+            raise BadInput(str(file), key, "stands beside a body", "Write the instruction below the front matter")
+    batch = {key: meta.pop(key) for key in ("schema", "name", "author", "hosts") if key in meta}
+    task = {"id": file.stem.lower(), **meta, "instruction": found[2]}
+    route = task.get("route")
+    host = route.get("host") if isinstance(route, dict) else None
+    hosts = batch.get("hosts", {})
+    if isinstance(host, str) and isinstance(hosts, dict) and host not in hosts:
+        batch["hosts"] = {**hosts, host: {"block": host}}
+    return {"name": "batch", **batch, "tasks": [task]}
+
+
+def _merged(parts: Sequence[BatchSpec], files: Sequence[Path]) -> BatchSpec:
+    """One batch of several. What only one of them says holds for all; what two say must agree."""
+    said: dict[str, Any] = {}
+    usual = {"name": "batch", "author": BatchFile.model_fields["author"].default}
+    for file, part in zip(files, parts, strict=True):
+        hosts = {f"hosts.{name}": host for name, host in part.hosts.items() if host != HostSpec(block=name)}
+        for field, value in {"name": part.name, "author": part.author, **hosts}.items():
+            if value != usual.get(field) and said.setdefault(field, value) != value:
+                raise BadInput(str(file), field, "differs from an earlier file", "Write it once")
+    source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    tasks = tuple(task for part in parts for task in part.tasks)
+    _check_ids(tasks, source)
+    return BatchSpec(
+        name=said.get("name", usual["name"]),
+        author=said.get("author", usual["author"]),
+        source=source,
+        hosts={name: said.get(f"hosts.{name}", host) for part in parts for name, host in part.hosts.items()},
+        tasks=tasks,
+    )
+
+
+def _check_ids(tasks: Sequence[TaskSpec], source: str) -> None:
+    seen: dict[str, str] = {}
+    for task in tasks:
+        if task.id in seen:
+            problem = f"{task.id!r} is also {seen[task.id]}"
+            raise BadInput(source, f"{task.field}.id", problem, "Give every task its own id")
+        seen[task.id] = task.field
 
 
 def _expanded(raw: dict[str, Any], variables: Mapping[str, str], source: str) -> dict[str, Any]:
@@ -112,39 +143,39 @@ def _expanded(raw: dict[str, Any], variables: Mapping[str, str], source: str) ->
 
     def fill(value: Any, field: str) -> Any:
         if isinstance(value, dict):
-            return {k: v if k in _VERBATIM else fill(v, f"{field}.{k}".lstrip(".")) for k, v in value.items()}
+            verbatim = () if field == "hosts" else _VERBATIM  # below hosts, keys are names
+            return {k: v if k in verbatim else fill(v, f"{field}.{k}".lstrip(".")) for k, v in value.items()}
         if isinstance(value, list):
             return [fill(v, f"{field}[{i}]") for i, v in enumerate(value)]
         if not isinstance(value, str):
             return value
-        for name in _VARIABLE.findall(value):
-            if name not in variables:
-                raise BadInput(source, field, f"${{{name}}} is not set", f"Set {name}, or write the value here")
-        return _VARIABLE.sub(lambda m: variables[m.group(1)], value)
+        return _VARIABLE.sub(lambda found: _variable(found[1], variables, source, field), value)
 
     filled: dict[str, Any] = fill(raw, "")
     return filled
 
 
-def _validate(raw: dict[str, Any], source: str) -> BatchFile:
-    try:
-        return BatchFile.model_validate(raw)
-    except ValidationError as error:
-        raise bad_input(error, source, BatchFile) from None
+def _variable(name: str, variables: Mapping[str, str], source: str, field: str) -> str:
+    if name.startswith(_KEYS):
+        mend = "Leave it out: the run gets the key of its route's provider"
+        raise BadInput(source, field, f"${{{name}}} is a key, which must not stand in a batch", mend)
+    if name not in variables:
+        raise BadInput(source, field, f"${{{name}}} is not set", f"Set {name}, or write the value here")
+    if not fits(variables[name]):
+        raise BadInput(source, field, f"${{{name}}} is not UTF-8 text", f"Set {name} to plain text")
+    return variables[name]
 
 
 def bad_input(error: ValidationError, source: str, model: type[BaseModel], prefix: str = "") -> BadInput:
     """The first fault of a validation error as file, field and mend. Never shows the input's value."""
     first = error.errors(include_input=False, include_url=False)[0]
-    loc = list(first["loc"])
+    loc = [part for part in first["loc"] if part != "[key]"]  # pydantic's mark for the key of a mapping
     field = prefix + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc)
     field = field.lstrip(".") or "file"
     if first["type"] == "extra_forbidden":
-        near = suggest(str(loc[-1]), _keys_at(model, loc[:-1]))
-        return BadInput(source, field, "unknown key", near)
-    return BadInput(
-        source, field, first["msg"].removeprefix("Value error, "), "See the batch file reference in README.md"
-    )
+        return BadInput(source, field, "unknown key", suggest(str(loc[-1]), _keys_at(model, loc[:-1])))
+    problem = first["msg"].removeprefix("Value error, ")
+    return BadInput(source, field, problem, _MENDS.get(first["type"], "See the batch file reference in README.md"))
 
 
 def _keys_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
@@ -156,65 +187,62 @@ def _keys_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
             here = fields.get(str(part))
         else:
             here = next((a for a in reversed(get_args(here)) if a not in (None, type(None), ...)), None)
-    for candidate in (here, *get_args(here)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return [f.alias or n for n, f in candidate.model_fields.items()]
+    if isinstance(here, type) and issubclass(here, BaseModel):
+        return [f.alias or n for n, f in here.model_fields.items()]
     return []
-
-
-def _complete(batch: BatchFile, source: str, folder: Path) -> BatchSpec:
-    tasks = tuple(_task(entry, i, batch, source, folder) for i, entry in enumerate(batch.tasks))
-    seen: dict[str, str] = {}
-    for task in tasks:
-        # branch names and folders on macOS do not tell upper from lower case
-        if task.id in seen:
-            raise BadInput(
-                source, f"{task.field}.id", f"{task.id!r} is also {seen[task.id]}", "Give every task its own id"
-            )
-        seen[task.id] = task.field
-    hosts = {name: _with_paths(host, folder) for name, host in batch.hosts.items()}
-    return BatchSpec(name=batch.name, source=source, author=batch.author, hosts=hosts, tasks=tasks)
 
 
 def _task(entry: TaskEntry, index: int, batch: BatchFile, source: str, folder: Path) -> TaskSpec:
     field, below = f"tasks[{index}]", batch.defaults
-    route = entry.route.over(below.route)
-    missing = [n for n in Route.model_fields if getattr(route, n) is None]
-    if missing:
-        raise BadInput(
-            source, f"{field}.route.{missing[0]}", "is missing", f"Write it here or in defaults.route.{missing[0]}"
-        )
-    if route.host not in batch.hosts:
-        raise BadInput(
-            source, f"{field}.route.host", f"unknown host {route.host!r}", suggest(str(route.host), batch.hosts)
-        )
-    repo, base = entry.repo or below.repo, entry.base or below.base
+    repo = entry.repo or below.repo
     if not repo:
         raise BadInput(source, f"{field}.repo", "is missing", "Write a path or URL here or in defaults.repo")
-    if re.search(r"://[^/@:]*:[^/@]*@", repo):
-        mend = "Keep the password in a credential helper or an SSH key on the host"
-        raise BadInput(source, f"{field}.repo", "holds a password, which would reach argv and logs", mend)
-    try:
-        limits = Limits.model_validate({**below.limits, **entry.limits})
-    except ValidationError as error:
-        raise bad_input(error, source, Limits, f"{field}.limits") from None
+    if _CREDENTIALS.search(repo):
+        mend = "Keep them in a credential helper or an SSH key on the host"
+        raise BadInput(source, f"{field}.repo", "holds credentials, which would reach argv and logs", mend)
     asked = [a for a in (entry.ask_for_commit, below.ask_for_commit) if a is not None]
     return TaskSpec(
         id=entry.id,
-        repo=repo if is_url(repo) else str(_resolved(Path(repo), folder)),
-        base=base or "HEAD",
+        repo=repo if is_url(repo) else str(_resolved(repo, source, f"{field}.repo", folder)),
+        base=entry.base or below.base or "HEAD",
         instruction=_instruction(entry, field, source, folder),
-        route=Route(**route.model_dump()),
-        limits=limits,
+        route=_route(entry, field, batch, source),
+        limits=_limits(entry, field, batch, source),
         verify=entry.verify or below.verify,
         ask_for_commit=asked[0] if asked else True,
         field=field,
     )
 
 
+def _route(entry: TaskEntry, field: str, batch: BatchFile, source: str) -> Route:
+    route = entry.route.over(batch.defaults.route)
+    for name in Route.model_fields:
+        if getattr(route, name) is None:
+            mend = f"Write it here or in defaults.route.{name}"
+            raise BadInput(source, f"{field}.route.{name}", "is missing", mend)
+    if route.host not in batch.hosts:
+        near = suggest(str(route.host), batch.hosts)
+        raise BadInput(source, f"{field}.route.host", f"unknown host {route.host!r}", near)
+    return Route(**route.model_dump())
+
+
+def _limits(entry: TaskEntry, field: str, batch: BatchFile, source: str) -> Limits:
+    place = "defaults"
+    try:
+        Limits.model_validate(batch.defaults.limits)
+        place = field
+        return Limits.model_validate({**batch.defaults.limits, **entry.limits})
+    except ValidationError as error:
+        raise bad_input(error, source, Limits, f"{place}.limits") from None
+
+
 def _instruction(entry: TaskEntry, field: str, source: str, folder: Path) -> str:
     if entry.instruction_file is not None:
-        text, field = _read(_resolved(entry.instruction_file, folder)), f"{field}.instruction_file"
+        field = f"{field}.instruction_file"
+        try:
+            text = read_text(_resolved(entry.instruction_file, source, field, folder))
+        except BadInput as error:
+            raise BadInput(source, field, f"{error.where} {error.problem}", error.mend) from error
     else:
         text, field = entry.instruction or "", f"{field}.instruction"
     if not text.strip():
@@ -225,11 +253,18 @@ def _instruction(entry: TaskEntry, field: str, source: str, folder: Path) -> str
     return text.strip()
 
 
-def _with_paths(host: HostSpec, folder: Path) -> HostSpec:
-    files = {n: _resolved(p, folder) for n in ("key_file", "known_hosts") if (p := getattr(host, n)) is not None}
+def _with_paths(host: HostSpec, source: str, field: str, folder: Path) -> HostSpec:
+    files = {
+        name: _resolved(path, source, f"{field}.{name}", folder)
+        for name in ("key_file", "known_hosts")
+        if (path := getattr(host, name)) is not None
+    }
     return host.model_copy(update=files)
 
 
-def _resolved(path: Path, folder: Path) -> Path:
-    """Relative to the batch file, not to where the command was typed."""
-    return (folder / path.expanduser()).resolve()
+def _resolved(path: str | Path, source: str, field: str, folder: Path) -> Path:
+    """Relative to the file it is written in, not to where the command was typed."""
+    try:
+        return (folder / Path(path).expanduser()).resolve()
+    except RuntimeError as error:  # ~nobody, or links that lead in a circle
+        raise BadInput(source, field, f"leads nowhere: {error}", "Write the path in full") from None

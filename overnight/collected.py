@@ -16,7 +16,11 @@ class Commit(BaseModel):
 
 
 class Leftovers(BaseModel):
-    """Work the agent did not commit, saved as a commit of ours on `ref`. `files` are at most 50 paths."""
+    """Work the agent did not commit, saved as a commit of ours on `ref`. `files` are the first 50 of `count` paths.
+
+    `ref` is `host:folder` where it still lies when it was too large to be
+    brought home. `missed` is what git said of files that it could not save.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,14 +28,17 @@ class Leftovers(BaseModel):
     sha: str
     count: int
     files: tuple[str, ...]
+    missed: tuple[str, ...] = ()
 
 
 class Collected(BaseModel):
     """The result of collecting one run.
 
     `commits` are oldest first, `base..tip`. `repo` is the path on this machine
-    that holds them. `branch` is None when there is no commit. `others` are
-    further tips the agent made (ref -> sha), brought home beside the branch.
+    that holds them. `branch` is None when there is no commit, or when a branch
+    of that name could not be set without taking one from the user; then
+    `others` says where `tip` is. `others` are refs (ref -> sha) of what the
+    agent made beside the branch, commits that do not descend from the base among them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

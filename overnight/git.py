@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +25,13 @@ _SAFE = (
     "maintenance.auto=false",
     "-c",
     "core.fsmonitor=false",
+    # the user named the repository, so its owner does not matter
+    "-c",
+    "safe.directory=*",
 )
+# three faults that histories of long ago hold and that harm nobody; `--strict` makes errors of all others
+_STRICT = "--strict=zeroPaddedFilemode=ignore,badTimezone=ignore,missingSpaceBeforeDate=ignore"
+_LAST_MOMENT = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 
 
 class GitError(OvernightError):
@@ -33,6 +42,7 @@ def environment(path: str) -> dict[str, str]:
     """All that git gets: no system or global configuration, no prompt."""
     return {
         "PATH": path,
+        "HOME": "/nonexistent",  # a `~` in the repository's own configuration must expand to something, or git dies
         "LANG": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -52,22 +62,31 @@ class Repo:
         """Output of a git command, stripped.
 
         Raises:
-            GitError: it did not exit with 0.
+            GitError: it did not exit with 0, not in time, or there is no git.
         """
-        done = subprocess.run(
-            self._argv(*args),
-            input=input_text,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment(self.search_path),
-            timeout=timeout_s,
-            check=False,
-        )
+        return self._output(*args, input_text=input_text, timeout_s=timeout_s).strip()
+
+    def _output(self, *args: str, input_text: str | None = None, timeout_s: float = 300) -> str:
+        what = f"git {args[0]} in {self.path}"
+        try:
+            done = subprocess.run(
+                self._argv(*args),
+                input=input_text,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=environment(self.search_path),
+                timeout=timeout_s,
+                check=False,
+            )
+        except OSError as error:
+            raise GitError(f"{what}: cannot be started: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise GitError(f"{what}: no end after {timeout_s:g} s") from error
         if done.returncode != 0:
-            raise GitError(f"git {args[0]} in {self.path}: {' '.join(done.stderr.split())[:500]}")
-        return done.stdout.strip()
+            raise GitError(f"{what}: {' '.join(done.stderr.split())[:500]}")
+        return done.stdout
 
     def resolve(self, revision: str) -> str:
         """Full object name of the commit a revision names.
@@ -77,15 +96,18 @@ class Repo:
         """
         try:
             return self.run("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-        except (GitError, OSError, subprocess.TimeoutExpired) as error:
+        except GitError as error:
             raise WorkspaceError(fail(_K.WORKSPACE, Evidence(source="git", seen=str(error)))) from error
 
+    def having(self, shas: Sequence[str]) -> list[str]:
+        """Those of the given objects that are here."""
+        if not shas:
+            return []
+        answers = self.run("cat-file", "--batch-check=%(objectname)", input_text="".join(f"{s}\n" for s in shas))
+        return [line for line in answers.splitlines() if not line.endswith(" missing")]
+
     def has(self, sha: str) -> bool:
-        try:
-            self.run("cat-file", "-e", f"{sha}^{{commit}}")
-        except GitError:
-            return False
-        return True
+        return bool(self.having([sha]))
 
     def pack(self, tip: str, haves: Sequence[str]) -> Iterator[bytes]:
         """Bytes of a thin pack with everything reachable from `tip` and not from `haves` (which must exist here).
@@ -95,53 +117,75 @@ class Repo:
         """
         wanted = "".join(f"{line}\n" for line in [tip, *(f"^{have}" for have in haves)])
         argv = self._argv("pack-objects", "--revs", "--thin", "--stdout", "-q", "--delta-base-offset")
-        with subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(self.search_path),
-        ) as process:
-            source, sink, errors = _pipes(process)
-            source.write(wanted.encode())
-            source.close()
-            while chunk := sink.read(256 * 1024):
-                yield chunk
-            said = errors.read().decode("utf-8", "replace")
-        if process.returncode != 0:
-            raise GitError(f"git pack-objects in {self.path}: {said.strip()[:500]}")
+        with (
+            tempfile.TemporaryFile() as order,
+            tempfile.TemporaryFile() as said,
+        ):
+            order.write(wanted.encode())
+            order.seek(0)
+            with subprocess.Popen(
+                argv, stdin=order, stdout=subprocess.PIPE, stderr=said, env=environment(self.search_path)
+            ) as process:
+                while process.stdout and (chunk := process.stdout.read(256 * 1024)):
+                    yield chunk
+            if process.returncode != 0:
+                raise GitError(f"git pack-objects in {self.path}: {_words(said)}")
 
     def take_pack(self, chunks: Iterator[bytes], max_bytes: int) -> None:
         """Store a pack from somewhere else. Every object is checked (fsck) and linked, or nothing is kept.
 
-        `--max-input-size` takes plain bytes only, and `index-pack --strict` is
-        the one check that works for every git since 2.20; `fetch` of a bundle
+        The pack is received beside the repository's own objects and moved among
+        them when it is found good: git leaves a refused one lying where it wrote
+        it. `--max-input-size` takes plain bytes only, and `index-pack --strict`
+        is the one check that works for every git since 2.20; `fetch` of a bundle
         checks nothing before 2.46 (measured with 2.39.5).
 
         Raises:
             GitError: broken, hostile, truncated, or larger than `max_bytes`.
         """
-        argv = self._argv("index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={max_bytes}")
-        with subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(self.search_path),
-        ) as process:
-            source, _, errors = _pipes(process)
-            try:
-                for chunk in chunks:
-                    source.write(chunk)
-                source.close()
-            except BrokenPipeError:
-                pass  # index-pack refused; its own words below say why
-            said = errors.read().decode("utf-8", "replace")
-        if process.returncode != 0:
-            raise GitError(f"the pack was refused: {' '.join(said.split())[:500]}")
+        objects = self.path / self.run("rev-parse", "--git-path", "objects")
+        argv = self._argv("index-pack", "--stdin", "--fix-thin", _STRICT, f"--max-input-size={max_bytes}")
+        with (
+            tempfile.TemporaryDirectory(dir=objects, prefix="tmp_objdir-overnight-") as received,
+            tempfile.TemporaryFile() as said,  # a pipe that nobody reads could fill up and stop both of us
+        ):
+            Path(received, "info").mkdir()
+            Path(received, "info", "alternates").write_text(f"{objects.absolute()}\n", encoding="utf-8")
+            env = environment(self.search_path) | {"GIT_OBJECT_DIRECTORY": received}
+            with subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, env=env
+            ) as process:
+                _feed(process, chunks)
+            if process.returncode != 0:
+                raise GitError(f"the pack was refused: {_words(said)}")
+            for suffix in ("pack", "rev", "idx"):  # order matters: a pack exists for others once its idx does
+                for file in Path(received, "pack").glob(f"*.{suffix}"):
+                    file.replace(objects / "pack" / file.name)
 
-    def set_ref(self, ref: str, sha: str) -> None:
-        self.run("update-ref", ref, sha)
+    def set_refs(self, refs: Mapping[str, str]) -> None:
+        """Point every ref at its object, all or none."""
+        lines = "".join(f"update {ref} {sha}\n" for ref, sha in refs.items())
+        self.run("update-ref", "--stdin", input_text=lines)
+
+    def set_branch(self, name: str, sha: str, ours: str) -> bool:
+        """Create a branch at a commit, or move it there; False when it is not ours to move.
+
+        That is one that somebody went on with, or has checked out, or whose name
+        cannot be since another branch is in the way.
+
+        Args:
+            ours: Commits that refs below this one point at were put there by us.
+        """
+        at = self.run("for-each-ref", "--format=%(objectname)", f"refs/heads/{name}")
+        if at == sha:
+            return True
+        if at and not self.run("for-each-ref", "--points-at", at, ours) and not self.is_ancestor(at, sha):
+            return False
+        try:
+            self.run("branch", "--force", "--no-track", name, sha)
+        except GitError:
+            return False
+        return True
 
     def is_ancestor(self, ancestor: str, descendant: str) -> bool:
         try:
@@ -152,33 +196,56 @@ class Repo:
 
     def commits(self, base: str, tip: str) -> tuple[Commit, ...]:
         """`base..tip`, oldest first."""
-        fields = self.run("log", "--reverse", "--topo-order", "--format=%H%x00%aI%x00%s%x01", f"{base}..{tip}", "--")
-        rows = [row.strip("\n").split("\0", 2) for row in fields.split("\x01") if row.strip("\n")]
-        return tuple(Commit.model_validate({"sha": s, "author_date": d, "subject": t[:200]}) for s, d, t in rows)
+        shape = ("-z", "--reverse", "--topo-order", "--no-show-signature", "--format=%H%n%at%n%s")
+        rows = [row.split("\n", 2) for row in self._output("log", *shape, f"{base}..{tip}", "--").split("\0") if row]
+        return tuple(Commit(sha=s, author_date=_moment(d), subject=t.strip()[:200]) for s, d, t in rows)
 
     def diffstat(self, base: str, tip: str) -> str:
         """git's one-line summary, e.g. `2 files changed, 10 insertions(+)`. No external diff, no textconv."""
-        return self.run("diff", "--no-ext-diff", "--no-textconv", "--shortstat", base, tip, "--")
+        return self.run("diff-tree", "-r", "--no-ext-diff", "--no-textconv", "--shortstat", base, tip, "--")
 
     def changed_files(self, base: str, tip: str) -> list[str]:
-        names = self.run("diff", "--no-ext-diff", "--no-textconv", "--name-only", "-z", base, tip, "--")
+        names = self._output("diff-tree", "-r", "--no-renames", "--name-only", "-z", base, tip, "--")
         return [name for name in names.split("\0") if name]
 
     def _argv(self, *args: str) -> list[str]:
-        # the user named this path, so its owner does not matter
-        return ["git", *_SAFE, "-c", f"safe.directory={self.path}", "-C", str(self.path), *args]
+        return ["git", *_SAFE, "-C", str(self.path), *args]
 
 
 def bare(path: Path, search_path: str) -> Repo:
-    """A bare repository of ours at `path`, made if it is not there."""
+    """A bare repository of ours at `path`, made if it is not there. Safe to call from several threads at once."""
     repo = Repo(path, search_path)
-    if not (path / "HEAD").exists():
-        path.mkdir(parents=True, exist_ok=True)
-        repo.run("init", "-q", "--bare", "--template=")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as scratch:
+            fresh = Path(scratch, "repo.git")
+            fresh.mkdir()
+            Repo(fresh, search_path).run("init", "-q", "--bare", "--template=")
+            with suppress(OSError):  # somebody else was faster
+                fresh.rename(path)
     return repo
 
 
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
-    if process.stdin is None or process.stdout is None or process.stderr is None:
-        raise AssertionError("opened with three pipes")
-    return process.stdin, process.stdout, process.stderr
+def _feed(process: subprocess.Popen[bytes], chunks: Iterator[bytes]) -> None:
+    """Write until the end, or until the process wants no more: its own words say why."""
+    sink = process.stdin
+    if sink is None:
+        raise AssertionError("opened with a pipe")
+    try:
+        for chunk in chunks:
+            sink.write(chunk)
+    except BrokenPipeError:
+        pass
+    finally:
+        with suppress(BrokenPipeError):
+            sink.close()
+
+
+def _words(said: IO[bytes]) -> str:
+    said.seek(0)
+    return " ".join(said.read(4000).decode("utf-8", "replace").split())[:500]
+
+
+def _moment(seconds: str) -> datetime:
+    """An author's date, which is whatever the author wrote."""
+    return datetime.fromtimestamp(min(int(seconds or 0), _LAST_MOMENT), UTC)

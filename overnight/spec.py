@@ -7,15 +7,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from overnight.failures import BadInput
 from overnight.lockfile import suggest
 from overnight.route import Route
 
-# becomes part of a branch name and of folder names
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=63)]
-Seconds = Annotated[float, Field(gt=0)]
+_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+
+
+def _name(text: str) -> str:
+    """A text that may become part of a branch name and of folder names."""
+    # git keeps the ending .lock for itself
+    if not _NAME.fullmatch(text) or len(text) > 63 or text.endswith(".lock"):
+        wanted = "lower-case letters and digits, single . _ - between them, at most 63, not ending in .lock"
+        raise ValueError(f"does not fit a branch name: {wanted}")
+    return text
+
+
+def _no_option(text: str) -> str:
+    if text.startswith("-"):
+        raise ValueError("begins with -, which git would take for an option")
+    return text
+
+
+def _no_boolean(value: object) -> object:
+    """pydantic takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("is true or false, a number is needed")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Argument = Annotated[str, AfterValidator(_no_option)]
+Integer = Annotated[int, BeforeValidator(_no_boolean)]
+Positive = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, allow_inf_nan=False)]
+Seconds = Positive
 
 
 class _Entry(BaseModel):
@@ -30,12 +57,16 @@ class Limits(_Entry):
     no_change_s: Seconds | None = Field(None, description="Seconds without a change in the work tree")
     total_s: Seconds = Field(7200, description="Seconds for the whole run, enforced on the host")
     grace_s: Seconds = Field(10, description="Seconds between TERM and KILL")
-    attempts: Annotated[int, Field(ge=1, le=10)] = Field(2, description="Tries in all, when the failure earns another")
-    max_usd: Annotated[float, Field(gt=0)] | None = Field(None, description="Spend cap, where the harness has one")
-    max_turns: Annotated[int, Field(ge=1)] | None = Field(None, description="Turn cap, where the harness has one")
-    max_log_bytes: Annotated[int, Field(ge=100_000)] = Field(200_000_000, description="Size cap of the agent's output")
-    max_collect_bytes: Annotated[int, Field(ge=100_000)] = Field(500_000_000, description="Size cap of the commits")
-    max_processes: Annotated[int, Field(ge=32)] = Field(512, description="Process cap of the run's tree")
+    attempts: Annotated[Integer, Field(ge=1, le=10)] = Field(
+        2, description="Tries in all, when the failure earns another"
+    )
+    max_usd: Positive | None = Field(None, description="Spend cap, where the harness has one")
+    max_turns: Annotated[Integer, Field(ge=1)] | None = Field(None, description="Turn cap, where the harness has one")
+    max_log_bytes: Annotated[Integer, Field(ge=100_000)] = Field(
+        200_000_000, description="Size cap of the agent's output"
+    )
+    max_collect_bytes: Annotated[Integer, Field(ge=100_000)] = Field(500_000_000, description="Size cap of the commits")
+    max_processes: Annotated[Integer, Field(ge=32)] = Field(512, description="Process cap of the run's tree")
 
 
 class HostSpec(_Entry):
@@ -44,22 +75,29 @@ class HostSpec(_Entry):
     kind: Literal["ssh", "local"] = "ssh"
     block: str | None = Field(None, description="Name of a saved SSHHost block; then only slots and path may be added")
     address: str | None = None
-    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    port: Annotated[Integer, Field(ge=1, le=65535)] = 22
     user: str | None = None
     key_file: Path | None = Field(None, description="Private key, without a passphrase")
     host_key: str | None = Field(None, description="Pinned host key: 'ssh-ed25519 AAAA...'")
     known_hosts: Path | None = Field(None, description="Used when host_key is not given; default ~/.ssh/known_hosts")
-    slots: Annotated[int, Field(ge=1, le=500)] = Field(4, description="Runs at the same time")
+    slots: Annotated[Integer, Field(ge=1, le=500)] = Field(4, description="Runs at the same time")
     path: tuple[str, ...] = Field((), description="Folders searched for agents before the usual ones")
     python: str = Field("python3", description="Python 3.8 or newer on the host")
     directory: str = Field(".overnight", description="Folder on the host, relative to the user's home")
 
     @model_validator(mode="after")
     def _complete(self) -> HostSpec:
+        given = {name for name, field in HostSpec.model_fields.items() if getattr(self, name) != field.default}
+        if self.block is not None and (more := given - {"block", "slots", "path"}):
+            raise ValueError(f"{', '.join(sorted(more))} cannot stand beside block, which brings its own")
+        if self.kind == "local" and (more := given & {"block", "address", "port", "user", "key_file", "host_key"}):
+            raise ValueError(f"{', '.join(sorted(more))} cannot stand beside kind: local, which is this machine")
         if self.kind == "ssh" and self.block is None:
-            missing = [n for n in ("address", "user", "key_file") if getattr(self, n) is None]
+            missing = [n for n in ("address", "user", "key_file") if n not in given]
             if missing:
                 raise ValueError(f"needs {', '.join(missing)}; or block: NAME, or kind: local")
+        if relative := [folder for folder in self.path if not folder.startswith("/")]:
+            raise ValueError(f"path holds {relative[0]!r}; write folders in full, from / on")
         return self
 
 
@@ -76,8 +114,8 @@ class RouteSpec(_Entry):
 
 
 class _Common(_Entry):
-    repo: str | None = Field(None, description="A path on this machine, or a URL the host can clone")
-    base: str | None = Field(None, description="Branch, tag or commit the work starts from")
+    repo: Argument | None = Field(None, description="A path on this machine, or a URL the host can clone")
+    base: Argument | None = Field(None, description="Branch, tag or commit the work starts from")
     route: RouteSpec = RouteSpec()
     limits: dict[str, Any] = {}
     verify: str | None = Field(None, description="Command that must exit 0 in a fresh clone of what came home")

@@ -12,6 +12,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,6 +27,7 @@ from overnight.spec import is_url
 _K = FailureKind
 _GIT_ENV = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/nonexistent",
     "LANG": "C.UTF-8",
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -46,14 +48,14 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
     git -C "$1" config gc.auto 0 && : > "$1/overnight-ready" || sleep 0.3
 done
 set -e
-git -C "$1" for-each-ref --format='%(objectname)' | sort -u
+git -C "$1" for-each-ref --format='%(objectname) %(refname)'
 """
 # protocol.allow=never first: a URL such as ext:: would run a command
 _FETCH = """
 set -e
 git -C "$1" -c protocol.allow=never -c protocol.https.allow=always -c protocol.ssh.allow=always \\
   -c protocol.http.allow=always -c protocol.git.allow=always -c protocol.file.allow=always \\
-  fetch -q --no-tags --no-write-fetch-head --no-recurse-submodules "$2" "+$3:$4"
+  fetch -q --no-tags --no-write-fetch-head --no-recurse-submodules -- "$2" "+$3:$4"
 git -C "$1" rev-parse --verify "$4^{commit}"
 """
 _CLONE = """
@@ -66,29 +68,42 @@ git remote remove origin
 git -c core.hooksPath=/dev/null checkout -q -b "$3" "$4"
 : > .git/overnight-ready
 """
-_TIPS = """
-set -e
-git --git-dir="$1/.git" for-each-ref --format='%(objectname) %(refname)' refs/heads
-echo "$(git --git-dir="$1/.git" rev-parse --verify HEAD) HEAD"
-"""
 _FRESH = """
 set -e
+if [ -e "$2/.git/overnight-ready" ]; then exit 0; fi
 rm -rf "$2"
 git init -q --template= "$2"
 printf '%s\\n' "$1/.git/objects" > "$2/.git/objects/info/alternates"
 git -C "$2" -c core.hooksPath=/dev/null checkout -q --detach "$3"
+: > "$2/.git/overnight-ready"
 """
-_BORROW = """
+# What the agent has is copied as files or read as objects; its configuration is never where git looks for one.
+# Repositories inside the work tree stay shut: `git add` would start git in them, with their configuration and filters.
+_READ = """
 set -e
+[ -d "$1/.git/objects" ] || { echo "there is no repository in $1 any more" >&2; exit 1; }
 rm -rf "$2"
 git init -q --bare --template= "$2"
 printf '%s\\n' "$1/.git/objects" > "$2/objects/info/alternates"
-export GIT_DIR="$2" GIT_WORK_TREE="$1" GIT_INDEX_FILE="$2/index"
-git read-tree "$3"
+rm -rf "$2/refs"
+cp -R "$1/.git/refs" "$2/refs"
+cp "$1/.git/HEAD" "$2/HEAD"
+[ ! -e "$1/.git/packed-refs" ] || cp "$1/.git/packed-refs" "$2/packed-refs"
+export GIT_DIR="$2"
+git for-each-ref --format='%(objectname) %(refname)' refs/heads refs/stash
+head=$(git rev-parse -q --verify HEAD) || head="$3"
+echo "$head HEAD"
+export GIT_WORK_TREE="$1" GIT_INDEX_FILE="$2/index"
+git read-tree "$head"
 cd "$1"
-git -c core.fsmonitor=false -c core.hooksPath=/dev/null add -A .
+git ls-files -s | awk -F '\\t' '/^160000/ {print $2}' | git update-index --skip-worktree --stdin
+git -c core.fsmonitor=false -c core.hooksPath=/dev/null add -A --ignore-errors . 2> "$2/said" || missed=yes
 tree=$(git write-tree)
-[ "$tree" = "$(git rev-parse "$3^{tree}")" ] || git commit-tree -p "$3" -m "$4" "$tree"
+[ "$tree" = "$(git rev-parse "$head^{tree}")" ] || echo "$(git commit-tree -p "$head" -m "$4" "$tree") leftovers"
+[ -z "$missed" ] || grep '^error' "$2/said" | head -n 20 | sed 's/^error: /missed /'
+"""
+_NAMES = """
+git --git-dir="$1" diff-tree -r --no-renames --name-only -z "$2" "$3"
 """
 
 
@@ -117,7 +132,7 @@ class Workspaces:
         with self._mirror(mirror):
             base = self._bring_base(plan, repo, mirror)
         work = f"{run_dir}/work"
-        self._sh(_CLONE, mirror, work, plan.branch, base, timeout_s=_LONG_S)
+        self._sh("clone", _CLONE, mirror, work, plan.branch, base, timeout_s=_LONG_S)
         return work, base
 
     def _mirror(self, mirror: str) -> threading.Lock:
@@ -127,14 +142,16 @@ class Workspaces:
 
     def _bring_base(self, plan: RunPlan, repo: Repo | None, mirror: str) -> str:
         """Put the base commit into the mirror, pinned for this run; returns it."""
-        haves = self._sh(_MIRROR, mirror).out.decode().split()
+        pins = _refs(self._sh("mirror", _MIRROR, mirror).out.decode())
         pin = f"refs/overnight/base/{plan.run_id}"
+        if pin in pins:  # from an earlier start of this very run, whose clone may exist
+            return pins[pin]
         if repo is None:
             return self._fetch(mirror, plan, pin)
         base = plan.base_sha or repo.resolve(plan.base)
-        if base not in haves:
-            self._push(repo, mirror, base, [have for have in haves if repo.has(have)])
-        self._git("-C", mirror, "update-ref", pin, base)
+        if base not in pins.values():
+            self._push(repo, mirror, base, repo.having(sorted(set(pins.values()))))
+        self._sh("pin", 'git -C "$1" update-ref "$2" "$3"', mirror, pin, base)
         return base
 
     def collect(self, plan: RunPlan, handle: RunHandle, repo: Repo) -> Collected:
@@ -154,107 +171,121 @@ class Workspaces:
             raise CollectError(fail(_K.COLLECT_FAILED, seen, lies, names=plan.route.names)) from error
 
     def fresh_clone(self, handle: RunHandle, tip: str, place: str) -> str:
-        """A clone of a run's commit at `place`, with none of the run's configuration. Returns `place`."""
-        self._sh(_FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
+        """A clone of a run's commit at `place`, with none of the run's configuration; again changes nothing.
+
+        Returns `place`.
+        """
+        self._sh("clone", _FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
         return place
 
     def _collect(self, plan: RunPlan, handle: RunHandle, repo: Repo) -> Collected:
         base, borrowed = handle.base_sha, f"{handle.run_dir}/collect.git"
-        tips = _read_tips(self._sh(_TIPS, handle.work_dir).out.decode())
-        head = tips.pop("HEAD")
         message = f"Uncommitted work of {plan.run_id}"
-        left = self._sh(_BORROW, handle.work_dir, borrowed, head, message, timeout_s=_LONG_S).out.decode().strip()
+        read = self._sh("read", _READ, handle.work_dir, borrowed, base, message, timeout_s=_LONG_S)
+        tips, missed = _read(read.out.decode("utf-8", "replace"))
+        head, left = tips.pop("HEAD"), tips.pop("leftovers", None)
         tip = tips.pop(f"refs/heads/{plan.branch}", base)
-        if tip == base and head != base:
-            tip = head
-        others = {r: s for r, s in {**tips, "HEAD": head}.items() if s not in (base, tip)}
-        wanted = [sha for sha in dict.fromkeys([tip, left, *others.values()]) if sha and sha != base]
-        if wanted:
-            haves = [base] if repo.has(base) else []
-            repo.take_pack(self._pull(borrowed, wanted, haves), plan.limits.max_collect_bytes)
-        spot = f"refs/overnight/{plan.run_id}"
-        repo.set_ref(f"{spot}/base", base) if repo.has(base) else None
-        kept = {f"{spot}/other/{ref.removeprefix('refs/heads/')}": sha for ref, sha in others.items()}
-        for ref, sha in kept.items():
-            repo.set_ref(ref, sha)
-        leftovers = self._leftovers(repo, f"{spot}/wip", head, left) if left else None
-        found = Collected(repo=str(repo.path), base_sha=base, others=kept, leftovers=leftovers)
         if tip == base:
+            tip = head
+        spot = f"refs/overnight/{plan.run_id}"
+        refs = {f"{spot}/other/{r.removeprefix('refs/')}": s for r, s in {**tips, "HEAD": head}.items() if s != tip}
+        self._bring(plan, repo, borrowed, [tip, *refs.values()], [base])
+        if tip != base and not repo.is_ancestor(base, tip):
+            refs[f"{spot}/other/heads/{plan.branch}"], tip = tip, base
+        refs = {ref: sha for ref, sha in refs.items() if sha != base}
+        heads = {f"{spot}/head": tip} if tip != base else {}
+        repo.set_refs({**refs, **heads, f"{spot}/base": base})
+        leftovers = self._leftovers(plan, handle, repo, (head, left), missed) if left else None
+        found = Collected(repo=str(repo.path), base_sha=base, others=refs, leftovers=leftovers)
+        if not heads:
             return found
-        if not repo.is_ancestor(base, tip):
-            raise GitError(f"{tip} does not descend from the base {base}")
-        repo.set_ref(f"{spot}/head", tip)
-        repo.set_ref(f"refs/heads/{plan.branch}", tip)
-        counted = {"commits": repo.commits(base, tip), "diffstat": repo.diffstat(base, tip)}
-        return found.model_copy(update={"tip": tip, "branch": plan.branch, **counted})
+        counted = {"tip": tip, "commits": repo.commits(base, tip), "diffstat": repo.diffstat(base, tip)}
+        ours = f"refs/overnight/{plan.batch_id}.{plan.task_id}.*"
+        named = {"branch": plan.branch} if repo.set_branch(plan.branch, tip, ours) else {"others": {**refs, **heads}}
+        return found.model_copy(update={**counted, **named})
 
-    def _leftovers(self, repo: Repo, ref: str, head: str, sha: str) -> Leftovers:
-        repo.set_ref(ref, sha)
-        files = repo.changed_files(head, sha)
-        return Leftovers(ref=ref, sha=sha, count=len(files), files=tuple(files[:50]))
+    def _bring(self, plan: RunPlan, repo: Repo, borrowed: str, tips: list[str], haves: list[str]) -> None:
+        """Have the objects of `tips` at home; those of `haves` need not be sent where they are there already."""
+        wanted = [sha for sha in dict.fromkeys(tips) if sha not in haves or not repo.has(sha)]
+        if wanted:
+            repo.take_pack(self._pull(borrowed, wanted, repo.having(haves)), plan.limits.max_collect_bytes)
+
+    def _leftovers(
+        self, plan: RunPlan, handle: RunHandle, repo: Repo, between: tuple[str, str], missed: tuple[str, ...]
+    ) -> Leftovers:
+        """Bring the uncommitted work after the commits, in a pack of its own: too much of it must not cost them."""
+        borrowed, ref = f"{handle.run_dir}/collect.git", f"refs/overnight/{plan.run_id}/wip"
+        names = self._sh("read", _NAMES, borrowed, *between).out.decode("utf-8", "replace")
+        files = [name for name in names.split("\0") if name]
+        try:
+            self._bring(plan, repo, borrowed, [between[1]], [between[0]])
+            repo.set_refs({ref: between[1]})
+        except GitError as error:
+            ref = f"{handle.host}:{handle.work_dir}"
+            missed = (f"all of it: {error}", *missed)
+        return Leftovers(ref=ref, sha=between[1], count=len(files), files=tuple(files[:50]), missed=missed)
 
     def _fetch(self, mirror: str, plan: RunPlan, pin: str) -> str:
         """The host fetches the URL with its own user's configuration: that is where its credentials are."""
         env = {n: v for n, v in _GIT_ENV.items() if not n.startswith("GIT_CONFIG")}
         env["HOME"] = self._remote.install().home
-        return self._sh(_FETCH, mirror, plan.repo, plan.base, pin, env=env, timeout_s=_LONG_S).out.decode().strip()
+        done = self._sh("fetch", _FETCH, mirror, plan.repo, plan.base, pin, env=env, timeout_s=_LONG_S)
+        return done.out.decode().strip()
 
     def _push(self, repo: Repo, mirror: str, tip: str, haves: list[str]) -> None:
         """Send what the mirror lacks as one thin pack over the open connection."""
         channel = self._remote.pipe(["git", "-C", mirror, "index-pack", "--stdin", "--fix-thin"], env=_GIT_ENV)
         try:
-            try:
+            with _in_time("sending the base"):
                 for chunk in repo.pack(tip, haves):
                     channel.send(chunk)
-            except GitError as error:
-                raise WorkspaceError(fail(_K.WORKSPACE, Evidence(source="git", seen=str(error)))) from error
-            channel.close_input()
-            while channel.recv(65536, _LONG_S):
-                pass
-            if channel.exit_code(_QUICK_S) != 0:
-                raise _workspace_error("index-pack on the host", channel.errors())
+                channel.close_input()
+                while channel.recv(65536, _LONG_S):
+                    pass
+                if channel.exit_code(_QUICK_S) != 0:
+                    raise _workspace_error("index-pack on the host", channel.errors())
+        except GitError as error:
+            raise WorkspaceError(fail(_K.WORKSPACE, Evidence(source="git", seen=str(error)))) from error
         finally:
             channel.close()
 
     def _pull(self, git_dir: str, tips: list[str], haves: list[str]) -> Iterator[bytes]:
         """Bytes of a pack made on the host."""
-        argv = [
-            "git",
-            f"--git-dir={git_dir}",
-            "pack-objects",
-            "--revs",
-            "--thin",
-            "--stdout",
-            "-q",
-            "--delta-base-offset",
-        ]
-        channel = self._remote.pipe(argv, env=_GIT_ENV)
+        what = ["--revs", "--thin", "--stdout", "-q", "--delta-base-offset"]
+        channel = self._remote.pipe(["git", f"--git-dir={git_dir}", "pack-objects", *what], env=_GIT_ENV)
         try:
-            channel.send("".join(f"{line}\n" for line in [*tips, *(f"^{have}" for have in haves)]).encode())
-            channel.close_input()
-            while chunk := channel.recv(256 * 1024, _LONG_S):
-                yield chunk
-            if channel.exit_code(_QUICK_S) != 0:
-                raise _workspace_error("pack-objects on the host", channel.errors())
+            with _in_time("packing on the host"):
+                channel.send("".join(f"{line}\n" for line in [*tips, *(f"^{have}" for have in haves)]).encode())
+                channel.close_input()
+                while chunk := channel.recv(256 * 1024, _LONG_S):
+                    yield chunk
+                if channel.exit_code(_QUICK_S) != 0:
+                    raise _workspace_error("pack-objects on the host", channel.errors())
         finally:
             channel.close()
 
-    def _git(self, *args: str) -> Done:
-        return self._done(self._remote.execute(["git", *args], env=_GIT_ENV, timeout_s=_QUICK_S), f"git {args[2]}")
-
     def _sh(
-        self, script: str, *args: str, env: Mapping[str, str] = MappingProxyType(_GIT_ENV), timeout_s: float = _QUICK_S
+        self,
+        what: str,
+        script: str,
+        *args: str,
+        env: Mapping[str, str] = MappingProxyType(_GIT_ENV),
+        timeout_s: float = _QUICK_S,
     ) -> Done:
         argv = ["/bin/sh", "-c", script, "sh", *args]
-        done = self._remote.execute(argv, env=dict(env), timeout_s=timeout_s, max_output_bytes=_OUTPUT_BYTES)
-        return self._done(
-            done, "preparing on the host" if script in (_MIRROR, _FETCH, _CLONE) else "reading on the host"
-        )
-
-    def _done(self, done: Done, what: str) -> Done:
+        with _in_time(f"{what} on the host"):
+            done = self._remote.execute(argv, env=dict(env), timeout_s=timeout_s, max_output_bytes=_OUTPUT_BYTES)
         if done.code != 0:
-            raise _workspace_error(what, done.err)
+            raise _workspace_error(f"{what} on the host", done.err)
         return done
+
+
+@contextmanager
+def _in_time(what: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise _workspace_error(what, str(error).encode()) from error
 
 
 def _workspace_error(what: str, said: bytes) -> WorkspaceError:
@@ -262,9 +293,16 @@ def _workspace_error(what: str, said: bytes) -> WorkspaceError:
     return WorkspaceError(fail(_K.WORKSPACE, Evidence(source="git", seen=f"{what}: {words or 'no words'}")))
 
 
-def _read_tips(text: str) -> dict[str, str]:
-    rows = [line.split(" ", 1) for line in text.splitlines() if line]
-    return {ref: sha for sha, ref in rows}
+def _refs(text: str) -> dict[str, str]:
+    """`sha name` lines as name -> sha."""
+    return {name: sha for sha, _, name in (line.partition(" ") for line in text.splitlines())}
+
+
+def _read(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The lines of `_READ`: tips by name, and what git said of files that it could not save."""
+    lines = text.splitlines()
+    missed = tuple(line.removeprefix("missed ") for line in lines if line.startswith("missed "))
+    return _refs("\n".join(line for line in lines if not line.startswith("missed "))), missed
 
 
 def mirror_name(repo: str) -> str:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-_KEPT = ("PATH", "LANG", "TMPDIR", "CI", "VIRTUAL_ENV", "PYTHONPATH", "OVERNIGHT_TEST_AGENTS")
+from overnight.rehearsal.agents import Agent, obtain
+
+_KEPT = ("PATH", "LANG", "TMPDIR", "CI", "VIRTUAL_ENV")
 _NETWORK = ("PROXY", "CERT", "CA_BUNDLE", "SSL", "PIP_", "NPM_", "NODE_EXTRA")
-INSTALLER_ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if name == "PATH" or any(part in name.upper() for part in _NETWORK)
-}
-"""What `npm` and `pip` may need to reach their registries; tests that install an agent hand it over."""
+_INSTALLER = {n: v for n, v in os.environ.items() if n == "PATH" or any(part in n.upper() for part in _NETWORK)}
+AGENTS = Path(__file__).resolve().parent.parent / ".overnight" / "agents"
 
 
 def _clear_environment() -> str:
@@ -41,3 +40,14 @@ def prefect_api() -> Iterator[None]:
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # the server would look for the internet
         with prefect_test_harness(server_startup_timeout=120):
             yield
+
+
+@pytest.fixture(scope="session")
+def real_agent() -> Callable[[str], Agent]:
+    """Gets the real CLI of a harness, kept in `.overnight/agents`. Without it a test fails, it never skips."""
+
+    def get(harness: str) -> Agent:
+        npm, pip = shutil.which("npm"), shutil.which("pip")
+        return obtain(harness, AGENTS, npm=npm, pip=pip, environment=_INSTALLER, progress=lambda _: None)
+
+    return get

@@ -8,12 +8,21 @@ import fnmatch
 import hashlib
 import hmac
 from collections.abc import Iterator
+from pathlib import Path
 
 
-def keys_of(text: str, address: str, port: int) -> Iterator[str]:
-    """Keys that known_hosts lists for a host, as `TYPE BASE64`.
+def accepted(host_key: str | None, known_hosts: Path | None, address: str, port: int) -> frozenset[str]:
+    """Keys a host may show, as `TYPE BASE64`: the pinned one alone, or those known_hosts lists for it."""
+    if host_key is not None:
+        return frozenset({" ".join(host_key.split()[:2])})
+    if known_hosts is None or not known_hosts.exists():
+        return frozenset()
+    return frozenset(_listed(known_hosts.read_text(encoding="utf-8", errors="replace"), address, port))
 
-    Line by line: one line we cannot use must not hide the others.
+
+def _listed(text: str, address: str, port: int) -> Iterator[str]:
+    """Line by line: one line we cannot use must not hide the others.
+
     Marked lines (@cert-authority, @revoked) are skipped: paramiko knows no host certificates.
     """
     wanted = address if port == 22 else f"[{address}]:{port}"

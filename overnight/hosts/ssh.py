@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from paramiko.message import Message
 from paramiko.pkey import UnknownKeyType
 
 from overnight.failures import Evidence, FailureKind, HostError, fail
-from overnight.hosts.known import fingerprint, keys_of
+from overnight.hosts.known import accepted, fingerprint
 from overnight.hosts.protocol import ERRORS_BYTES, Channel
 
 # paramiko writes tracebacks to standard error when nobody configured logging; everything it
@@ -36,6 +37,7 @@ BANNER_S = 10.0
 SEND_BYTES = 32768
 SLOT_S = 0.2
 _K = FailureKind
+_BROKEN = (paramiko.SSHException, OSError, EOFError)  # what paramiko raises when a connection breaks, wherever it is
 
 _gates: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _gates_lock = threading.Lock()
@@ -95,7 +97,7 @@ class SshHost:
             except paramiko.ChannelException as error:
                 if time.monotonic() >= deadline or self._closed.wait(SLOT_S):
                     raise translate(error, self.address) from error
-            except (paramiko.SSHException, OSError, EOFError) as error:
+            except _BROKEN as error:
                 raise translate(error, self.address) from error
 
     def drop(self) -> None:
@@ -123,7 +125,7 @@ class SshHost:
             try:
                 with _gate(self.address):
                     return self._handshake()
-            except (paramiko.SSHException, UnknownKeyType, OSError, EOFError) as error:
+            except (*_BROKEN, UnknownKeyType) as error:
                 failed = translate(error, self.address)
                 wait_s = random.uniform(0, pause_s)  # noqa: S311  # full jitter, not a secret
                 if failed.failure.kind is not _K.HOST_UNREACHABLE or time.monotonic() + wait_s > deadline:
@@ -134,7 +136,8 @@ class SshHost:
 
     def _handshake(self) -> paramiko.Transport:
         key = _key(self.address.key_file)
-        pins = _pins(self.address)
+        where = self.address
+        pins = accepted(where.host_key, where.known_hosts, where.address, where.port)
         transport = _Transport(_socket(self.address))
         transport.banner_timeout = BANNER_S
         try:
@@ -165,19 +168,24 @@ class SshChannel:
                 at += self._channel.send(data[at : at + SEND_BYTES])
             except TimeoutError:
                 continue  # the timeout belongs to a reader; the command is only slow to take it
-            except (paramiko.SSHException, OSError, EOFError) as error:
+            except _BROKEN as error:
                 self._check_link(error)
                 return
 
     def close_input(self) -> None:
         try:
             self._channel.shutdown_write()
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except _BROKEN as error:
             self._check_link(error)
 
     def recv(self, limit: int, timeout_s: float | None) -> bytes:
         self._channel.settimeout(timeout_s)
-        data = self._channel.recv(limit)
+        try:
+            data = self._channel.recv(limit)
+        except TimeoutError:
+            raise
+        except _BROKEN as error:  # reading sends too: it opens the window again
+            raise translate(error, self._address) from error
         # a command that ended says so; is_active() would lag behind a connection that broke just now
         if not data and not self._channel.eof_received and not self._ended():
             raise translate(EOFError("the connection ended"), self._address)
@@ -197,7 +205,8 @@ class SshChannel:
         return self._channel.exit_status
 
     def close(self) -> None:
-        self._channel.close()
+        with suppress(*_BROKEN):
+            self._channel.close()
 
     def _ended(self) -> bool:
         return self._channel.exit_status >= 0 or self._signal() is not None
@@ -216,6 +225,8 @@ class SshChannel:
                 data = self._channel.recv_stderr(SEND_BYTES)
             except TimeoutError:
                 continue
+            except _BROKEN:
+                return  # whoever reads the output meets the same and says it
             if not data:
                 return
             self._errors += data
@@ -251,7 +262,7 @@ def _key(path: Path) -> paramiko.PKey:
 def _negotiate(transport: paramiko.Transport) -> None:
     try:
         transport.start_client(timeout=CONNECT_S + BANNER_S)
-    except (paramiko.SSHException, OSError, EOFError):
+    except _BROKEN:
         raise
     except Exception as error:  # the library's thread raises here whatever a stranger's bytes made it meet
         raise paramiko.SSHException(f"the peer does not speak SSH as we know it: {error!r}") from error
@@ -272,16 +283,6 @@ def _socket(address: SshAddress) -> socket.socket:
         if hasattr(socket, name):  # macOS lacks some
             link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return link
-
-
-def _pins(address: SshAddress) -> frozenset[str]:
-    """Keys we accept, as `TYPE BASE64`."""
-    if address.host_key is not None:
-        return frozenset({" ".join(address.host_key.split()[:2])})
-    if address.known_hosts is None or not address.known_hosts.exists():
-        return frozenset()
-    text = address.known_hosts.read_text(encoding="utf-8", errors="replace")
-    return frozenset(keys_of(text, address.address, address.port))
 
 
 def _prefer(transport: paramiko.Transport, pins: frozenset[str]) -> None:

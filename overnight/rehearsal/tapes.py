@@ -14,11 +14,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from overnight.failures import BadInput
 from overnight.rehearsal.model import Say, Shell, Step, Tape, Wait, Write
+from overnight.yamlfile import parse, read_text
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,12 +70,7 @@ def load_tapes(path: Path) -> tuple[Tape, ...]:
         BadInput: the file cannot be read, is not YAML, or does not fit; the first fault is named.
     """
     try:
-        written = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(str(path), "file", f"cannot be read: {error}", "Give a UTF-8 text file") from error
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise BadInput(str(path), "file", f"is not YAML: {problem}", "Mend the line it names") from error
+        written = _File.model_validate(parse(path, read_text(path)))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "file"

@@ -424,7 +424,7 @@ def test_cut_ssh_connections_lose_and_repeat_nothing(tmp_path: Path, seed: int) 
         direct.start(python("r1", noise(size, seed)))
         follower = Follower(remote)
         watching = Watching(follower, "r1", tmp_path / "copies")
-        assert isinstance(watching.ending(90), Exited)
+        assert isinstance(watching.ending(), Exited)
         follower.close()
         for each in (remote, direct):
             each.close()

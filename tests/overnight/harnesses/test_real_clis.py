@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from overnight.failures import FailureKind
 from overnight.harnesses import HARNESSES
 from overnight.harnesses.protocol import Launch
 from overnight.lockfile import Header
-from overnight.rehearsal.agents import Agent, obtain
+from overnight.rehearsal.agents import Agent
 from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.model import Say, Shell, Tape, Write
 from overnight.rehearsal.provider import EmulatedProvider
@@ -25,7 +23,6 @@ from tests.overnight.harnesses.running import Ran, git, run
 pytestmark = pytest.mark.full
 
 K = FailureKind
-AGENTS = Path(__file__).resolve().parents[3] / ".overnight" / "agents"
 KEY = "sk-rehearsal-0123456789"
 MODEL = "rehearsal-large"
 # which provider of the lock each harness is wired to, and what that provider takes
@@ -35,11 +32,8 @@ TAPE = (Write("greeting.txt", "hello, 身份\n"), COMMIT, Say("Added."))
 
 
 @pytest.fixture(scope="module", params=list(PROVIDERS))
-def agent(request: pytest.FixtureRequest) -> tuple[str, Agent]:
-    settings = ("npm_config_", "pip_", "ssl_", "requests_", "curl_", "node_extra_")
-    passed = {n: v for n, v in os.environ.items() if n.lower().startswith(settings) or n.lower().endswith("_proxy")}
-    npm, pip = shutil.which("npm"), shutil.which("pip")
-    return request.param, obtain(request.param, AGENTS, npm=npm, pip=pip, environment=passed, progress=lambda _: None)
+def agent(request: pytest.FixtureRequest, real_agent: Callable[[str], Agent]) -> tuple[str, Agent]:
+    return request.param, real_agent(request.param)
 
 
 @pytest.fixture(scope="module")

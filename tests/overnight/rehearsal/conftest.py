@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from overnight.lockfile import Header
+from overnight.rehearsal.agents import Agent
 from overnight.rehearsal.model import Say, Shell, Tape, Write
 from overnight.rehearsal.provider import EmulatedProvider
 from overnight.rehearsal.site import Site
@@ -66,17 +66,17 @@ def http() -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def program() -> Callable[[str], str]:
-    """Finds a real program: in OVERNIGHT_TEST_AGENTS/bin, then on the path. Absent: a skip, and a failure in CI."""
+def program(real_agent: Callable[[str], Agent]) -> Callable[[str], str]:
+    """Finds a real program: an agent CLI of ours, or one on the path. Absent: a skip, and a failure in CI."""
 
     def find(name: str) -> str:
-        agents = os.environ.get("OVERNIGHT_TEST_AGENTS")
-        places = [str(Path(agents, "bin"))] if agents else []
-        found = shutil.which(name, path=os.pathsep.join([*places, os.environ["PATH"]]))
+        if name in ("claude", "goose"):
+            return str(real_agent("claude-code" if name == "claude" else name).path)
+        found = shutil.which(name)
         if found is not None:
             return found
         if os.environ.get("CI") == "true":
             pytest.fail(f"the real {name} is not installed, and CI skips nothing")
-        pytest.skip(f"the real {name} is not installed (OVERNIGHT_TEST_AGENTS may name a folder with bin/{name})")
+        pytest.skip(f"the real {name} is not installed")
 
     return find

@@ -36,8 +36,9 @@ def test_the_example_in_the_docstring_loads(tmp_path: Path) -> None:
         ("tapes: [{match: '', steps: []}]", "tapes.0.match", "at least 1"),
         ("tapes: [{match: x, steps: [{wait_s: -1}]}]", "tapes.0.steps.0.wait_s", "greater than or equal"),
         ("- a list", "file", "valid dictionary"),
-        ("tapes: [", "file", "not YAML"),
-        ("\x80", "file", "not YAML"),
+        ("tapes: [", "line 1, column 9", "expected"),
+        ("\x80", "line 1", "control character"),
+        ("tapes: []\ntapes: []", "line 2, column 1", "duplicate key"),
     ],
 )
 def test_a_faulty_file_is_refused_by_field(tmp_path: Path, text: str, field: str, problem: str) -> None:
