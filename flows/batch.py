@@ -205,6 +205,6 @@ async def _state_of(call: Any) -> State[Any]:
 
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.cli import batch_main
 
-    main(["batch"])
+    batch_main()

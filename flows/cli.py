@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,11 +18,12 @@ from flows.run_batch import dry_run, run_batch
 from overnight.failures import BadInput
 from overnight.report import EXIT_BAD_INPUT
 
+# plain help: the rich one breaks the examples' lines
+_PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 app = typer.Typer(
     help="Runs AI coding agents on your own machines overnight; commits and a truthful report in the morning.",
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    **_PLAIN,
 )
 credentials = typer.Typer(help="Provider keys, saved as Prefect blocks.", no_args_is_help=True)
 app.add_typer(credentials, name="credentials")
@@ -152,6 +153,8 @@ def refuse(error: BadInput) -> None:
     raise typer.Exit(EXIT_BAD_INPUT)
 
 
-def main(command: list[str]) -> None:
-    """Run one command as if its module were the program: `python -m flows.batch`."""
-    app(args=[*command, *sys.argv[1:]], prog_name=f"python -m flows.{command[0]}")
+def batch_main() -> None:
+    """`python -m flows.batch`: the command `batch` as a program of its own."""
+    alone = typer.Typer(**_PLAIN)
+    alone.command(help=_BATCH_HELP)(batch)
+    alone(prog_name="python -m flows.batch")

@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,55 +21,22 @@ from overnight.handle import RunHandle
 from overnight.harnesses.protocol import Harness
 from overnight.ledger import Ledger
 from overnight.lockfile import ProviderLock
-from overnight.outcome import claims, conclude, process_failure
 from overnight.plan import Planner, RunPlan
 from overnight.preflight import QUESTION, Checked, Question, check
-from overnight.report import Phases, RouteReport, RunReport, State, Verify
+from overnight.report import RouteReport, RunReport, State, Verify
 from overnight.route import Route
 from overnight.spec import BatchSpec, TaskSpec
+from overnight.stages import Stages, Watched, diagnose, run_report
 from overnight.station import Interrupt, Station
 from overnight.transcript import Said
 from overnight.verify import verify
 from overnight.watch import Watch, describe
 from overnight.workspace import home_of
 
+__all__ = ["Night", "Stages", "Tell", "Watched", "now"]
+
 Tell = Callable[[str, str, str], None]
 """(task id or route, stage, words): one line of progress."""
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A followed run: its watch, and why we stopped it, if we did."""
-
-    watch: Watch
-    stopped: Failure | None
-    seconds: float
-
-    @property
-    def left(self) -> bool:
-        """Whether it still runs: we were told to leave it."""
-        return self.watch.ending is None and self.stopped is None
-
-
-@dataclass
-class Stages:
-    """How far one attempt came. Filled from top to bottom; None is a stage that was not reached."""
-
-    queued_s: float
-    handle: RunHandle | None = None
-    watched: Watched | None = None
-    collected: Collected | None = None
-    checked: Verify | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Record how long a stage took, whether it ended well or not."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = round(time.monotonic() - began, 2)
 
 
 class Night:
@@ -192,8 +157,6 @@ class Night:
         if known is not None:
             return plan.based(known.base_sha), known
         repo, own = home_of(plan, self.ledger.state, self._search_path)
-        if own:
-            plan = plan.based(repo.resolve(plan.base))
         run_dir = station.run_dir(plan.run_id)
         work, base = station.workspaces.prepare(plan, repo if own else None, run_dir)
         plan = plan.based(base)
@@ -249,8 +212,9 @@ class Night:
         if not own:
             repo = bare(repo.path, repo.search_path)
         found = self.stations[plan.route.host].workspaces.collect(plan, handle, repo)
+        where = "" if found.branch or not found.commits else f" on {' '.join(found.others)}"
         left = f", {found.leftovers.count} files left over on {found.leftovers.ref}" if found.leftovers else ""
-        self.tell(plan.task_id, "collect", f"{len(found.commits)} commits{left}")
+        self.tell(plan.task_id, "collect", f"{len(found.commits)} commits{where}{left}")
         self.ledger.log(plan.run_id, now(), "collected", tip=found.tip, commits=len(found.commits))
         return found
 
@@ -258,26 +222,16 @@ class Night:
         """Run the task's check on a fresh clone of what came home."""
         directory = self.ledger.run_dir(plan.run_id) / "verify"
         directory.mkdir(exist_ok=True)
-        found = verify(plan, handle, tip, self.stations[plan.route.host], directory)
+        station, key = self.stations[plan.route.host], self.key(plan.route.provider).encode()
+        found = verify(
+            plan, handle, tip, station, directory, secrets=[key], interrupted=lambda: self.interrupt == "cancel"
+        )
         self.tell(plan.task_id, "verify", f"exit code {found.exit_code} after {found.seconds:.0f} s")
         return found
 
     def diagnose(self, plan: RunPlan, stages: Stages) -> Failure | None:
         """Why the attempt failed, as far as it came; None when nothing speaks against it."""
-        watched, collected, checked = stages.watched, stages.collected, stages.checked
-        if watched is None:
-            return None
-        transcript, names = watched.watch.transcript, plan.route.names
-        process = process_failure(transcript, watched.watch.said(), watched.stopped, names)
-        if collected is None:
-            return process
-        failure = conclude(process, collected, transcript, names)
-        if failure is None and checked is not None and checked.exit_code != 0:
-            seen = f"`{checked.command}` ended with {checked.exit_code} after {checked.seconds:.0f} s"
-            return fail(
-                FailureKind.VERIFY_FAILED, Evidence(source="exit", seen=f"{seen}: {checked.tail[-300:]}"), names=names
-            )
-        return failure
+        return diagnose(plan, stages)
 
     def report(self, plan: RunPlan, stages: Stages, error: Failure | None) -> RunReport:
         """What is to be said of an attempt.
@@ -302,32 +256,7 @@ class Night:
         return self._report(plan, stages, "cancelled", failure)
 
     def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
-        watch = stages.watched.watch if stages.watched else None
-        result = watch.last_result() if watch else None
-        found = stages.collected
-        return RunReport(
-            task_id=plan.task_id,
-            run_id=plan.run_id,
-            attempt=plan.attempt,
-            **plan.route.model_dump(),
-            harness_version=stages.handle.harness_version if stages.handle else None,
-            state=state,
-            failure=failure,
-            commits=found.commits if found else (),
-            branch=found.branch if found else None,
-            repo=found.repo if found else None,
-            base_sha=stages.handle.base_sha if stages.handle else None,
-            diffstat=found.diffstat if found else "",
-            other_refs=found.others if found else {},
-            leftovers=found.leftovers if found else None,
-            verify=stages.checked,
-            seconds=Phases(queued=round(stages.queued_s, 2), **stages.seconds),
-            first_event_s=watch.first_event_s if watch else None,
-            tokens=result.tokens if result else None,
-            usd=result.usd if result else None,
-            claims=claims(watch.transcript, len(found.commits)) if watch and found else None,
-            log=str(self.ledger.run_dir(plan.run_id)),
-        )
+        return run_report(plan, stages, state, failure, str(self.ledger.run_dir(plan.run_id)))
 
     def decide(self, run: RunReport) -> None:
         """Write an attempt's outcome down. From here on it is never run again."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overnight.events import Act, Exited
-from overnight.failures import Evidence, Failure, FailureError, FailureKind, Retry, fail
+from overnight.failures import Evidence, Failure, FailureError, FailureKind, Family, Retry, fail
 from overnight.harnesses.protocol import Harness
 from overnight.lockfile import HarnessEntry, Provider
 from overnight.outcome import process_failure
@@ -26,6 +26,7 @@ from overnight.station import Interrupt, Station
 from overnight.watch import Watch
 
 _K = FailureKind
+_ON_THE_HOST = (Family.HOST, Family.HARNESS)  # what went wrong before any provider was asked
 QUESTION = "Reply with the single word {nonce}."
 
 
@@ -131,6 +132,8 @@ def verdict(question: Question, watch: Watch, failure: Failure | None, found: Di
     if found.sent.ok:
         seen = Evidence(source="probe", seen=f"the same key by direct call: {found.sent.evidence.seen}")
         return failure.model_copy(update={"evidence": (*failure.evidence, seen)})
+    if failure.family in _ON_THE_HOST or failure.kind is _K.HARNESS_USAGE:
+        return failure
     if found.sent.kind is not None and found.sent.status is not None:
         after = found.sent.retry_after_s
         return fail(found.sent.kind, found.sent.evidence, *failure.evidence, names=names, retry_after_s=after)

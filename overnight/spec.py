@@ -40,9 +40,8 @@ def _no_boolean(value: object) -> object:
 
 Name = Annotated[str, AfterValidator(_name)]
 Argument = Annotated[str, AfterValidator(_no_option)]
-Integer = Annotated[int, BeforeValidator(_no_boolean)]
+Count = Annotated[int, BeforeValidator(_no_boolean)]
 Positive = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, allow_inf_nan=False)]
-Seconds = Positive
 
 
 class _Entry(BaseModel):
@@ -52,21 +51,21 @@ class _Entry(BaseModel):
 class Limits(_Entry):
     """When a run is stopped, and how often it is tried. None switches a limit off."""
 
-    first_event_s: Seconds | None = Field(60, description="Seconds from start to the agent's first event")
-    quiet_s: Seconds | None = Field(420, description="Seconds without any event once it spoke")
-    no_change_s: Seconds | None = Field(None, description="Seconds without a change in the work tree")
-    total_s: Seconds = Field(7200, description="Seconds for the whole run, enforced on the host")
-    grace_s: Seconds = Field(10, description="Seconds between TERM and KILL")
-    attempts: Annotated[Integer, Field(ge=1, le=10)] = Field(
+    first_event_s: Positive | None = Field(60, description="Seconds from start to the agent's first event")
+    quiet_s: Positive | None = Field(420, description="Seconds without any event once it spoke")
+    no_change_s: Positive | None = Field(None, description="Seconds without a change in the work tree")
+    total_s: Positive = Field(7200, description="Seconds for the whole run, enforced on the host")
+    grace_s: Positive = Field(10, description="Seconds between TERM and KILL")
+    attempts: Annotated[Count, Field(ge=1, le=10)] = Field(
         2, description="Tries in all, when the failure earns another"
     )
     max_usd: Positive | None = Field(None, description="Spend cap, where the harness has one")
-    max_turns: Annotated[Integer, Field(ge=1)] | None = Field(None, description="Turn cap, where the harness has one")
-    max_log_bytes: Annotated[Integer, Field(ge=100_000)] = Field(
+    max_turns: Annotated[Count, Field(ge=1)] | None = Field(None, description="Turn cap, where the harness has one")
+    max_log_bytes: Annotated[Count, Field(ge=100_000)] = Field(
         200_000_000, description="Size cap of the agent's output"
     )
-    max_collect_bytes: Annotated[Integer, Field(ge=100_000)] = Field(500_000_000, description="Size cap of the commits")
-    max_processes: Annotated[Integer, Field(ge=32)] = Field(512, description="Process cap of the run's tree")
+    max_collect_bytes: Annotated[Count, Field(ge=100_000)] = Field(500_000_000, description="Size cap of the commits")
+    max_processes: Annotated[Count, Field(ge=32)] = Field(512, description="Process cap of the run's tree")
 
 
 class HostSpec(_Entry):
@@ -75,12 +74,12 @@ class HostSpec(_Entry):
     kind: Literal["ssh", "local"] = "ssh"
     block: str | None = Field(None, description="Name of a saved SSHHost block; then only slots and path may be added")
     address: str | None = None
-    port: Annotated[Integer, Field(ge=1, le=65535)] = 22
+    port: Annotated[Count, Field(ge=1, le=65535)] = 22
     user: str | None = None
     key_file: Path | None = Field(None, description="Private key, without a passphrase")
     host_key: str | None = Field(None, description="Pinned host key: 'ssh-ed25519 AAAA...'")
     known_hosts: Path | None = Field(None, description="Used when host_key is not given; default ~/.ssh/known_hosts")
-    slots: Annotated[Integer, Field(ge=1, le=500)] = Field(4, description="Runs at the same time")
+    slots: Annotated[Count, Field(ge=1, le=500)] = Field(4, description="Runs at the same time")
     path: tuple[str, ...] = Field((), description="Folders searched for agents before the usual ones")
     python: str = Field("python3", description="Python 3.8 or newer on the host")
     directory: str = Field(".overnight", description="Folder on the host, relative to the user's home")

@@ -25,10 +25,10 @@ from overnight.workspace import Workspaces
 
 _K = FailureKind
 _VERSION_S = 20.0
-_TICK_S = 0.5
+TICK_S = 0.5
 _ASK_AGAIN_S = 5.0
 # after this long without a link, past the run's own limit, we stop waiting for news of it
-_GIVE_UP_S = 3600.0
+GIVE_UP_S = 3600.0
 
 Interrupt = Literal["cancel", "detach"]
 
@@ -70,6 +70,9 @@ class Station:
     def locate(self, harness: Harness) -> tuple[str, str | None]:
         """Absolute path of the harness's command and the version it prints; asked once.
 
+        The version is None when the command says none that can be read, or
+        nothing within 20 s: that is a note, and the probe finds out the rest.
+
         Raises:
             RouteError: it is not on the host's path.
         """
@@ -81,11 +84,11 @@ class Station:
         if executable is None:
             evidence = Evidence(source="host", seen=f"no {harness.COMMAND} in {':'.join(path)}", where=self.name)
             raise RouteError(fail(_K.HARNESS_MISSING, evidence, names={"host": self.name, "harness": harness.NAME}))
-        done = self.remote.execute(
-            list(harness.version_argv(executable)),
-            env={"PATH": ":".join(path), "HOME": "/nonexistent", "LANG": "C.UTF-8"},
-            timeout_s=_VERSION_S,
-        )
+        argv, env = list(harness.version_argv(executable)), {"PATH": ":".join(path), "LANG": "C.UTF-8"}
+        try:
+            done = self.remote.execute(argv, env={**env, "HOME": "/nonexistent"}, timeout_s=_VERSION_S)
+        except TimeoutError:
+            return executable, None
         found = (executable, harness.read_version((done.out + done.err).decode("utf-8", "replace")))
         with self._lock:
             self._found[harness.NAME] = found
@@ -141,10 +144,10 @@ class Station:
         """
         events: queue.Queue[RunEvent] = queue.Queue()
         copy = RunCopy(directory, [key.encode()])
-        for event in copy.replay():
-            watch.take(event)
-        self.follower.watch(plan.run_id, copy, events.put)
         try:
+            for event in copy.replay():
+                watch.take(event)
+            self.follower.watch(plan.run_id, copy, events.put)
             return self._attend(plan, watch, events, tell, interrupted)
         finally:
             self.follower.unwatch(plan.run_id)
@@ -175,7 +178,7 @@ class Station:
             if (stopped or cancelled) and now - asked_at > _ASK_AGAIN_S:
                 self.follower.cancel(plan.run_id)
                 asked_at = now
-            if now - last_news > plan.limits.total_s + _GIVE_UP_S:
+            if now - last_news > plan.limits.total_s + GIVE_UP_S:
                 return self._out_of_reach(plan, now - last_news)
         return stopped
 
@@ -209,7 +212,7 @@ def make_host(name: str, spec: HostSpec) -> Host:
 def _waiting(events: queue.Queue[RunEvent]) -> list[RunEvent]:
     """What has come, after waiting at most one tick for the first."""
     try:
-        found = [events.get(timeout=_TICK_S)]
+        found = [events.get(timeout=TICK_S)]
     except queue.Empty:
         return []
     while True:

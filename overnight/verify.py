@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import queue
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from overnight.events import Exited, Killed, Lost, RunEvent
+from overnight.events import Ending, Exited, Killed, Lost, RunEvent
+from overnight.failures import Evidence, FailureError, FailureKind, HostError, fail
 from overnight.follow import RunCopy
 from overnight.handle import RunHandle
 from overnight.plan import RunPlan
 from overnight.remote import StartOrder
 from overnight.report import Verify
-from overnight.station import Station, bounds
+from overnight.station import GIVE_UP_S, TICK_S, Station, bounds
 
+_K = FailureKind
 _TAIL_BYTES = 2000
+_SIGNALLED = 128  # what shells add to the number of the signal that ended a command
 
 
-def verify(plan: RunPlan, handle: RunHandle, tip: str, station: Station, directory: Path) -> Verify:
+def verify(
+    plan: RunPlan,
+    handle: RunHandle,
+    tip: str,
+    station: Station,
+    directory: Path,
+    *,
+    secrets: Sequence[bytes] = (),
+    interrupted: Callable[[], object] = lambda: None,
+) -> Verify:
     """Run `plan.verify` in a clone of `tip`, bounded by the run's own `total_s`; blocks.
 
-    The exit code is the command's own, None when its time limit ended it.
+    The exit code is the command's own, 128 + N when signal N ended it, None
+    when its time limit did. Repeating it follows the check that was started.
+
+    Args:
+        secrets: Masked in our copy of its output, should the commits hold one.
+        interrupted: Asked every half second; anything true ends the check.
 
     Raises:
         WorkspaceError: the clone could not be made.
-        HostError: the connection failed.
+        HostError: the connection failed, or the check's end was lost.
+        FailureError: cancelled, since it was interrupted.
     """
     command = plan.verify or "true"
     run_id = f"{plan.run_id}.verify"
@@ -38,25 +58,43 @@ def verify(plan: RunPlan, handle: RunHandle, tip: str, station: Station, directo
         cwd=cwd,
     )
     station.remote.start(order)
-    ending = _wait(station, run_id, directory)
-    seconds = getattr(ending, "seconds", 0.0)
-    code = ending.code if isinstance(ending, Exited) else None
-    tail = b"".join(_tail(directory / name) for name in ("out", "err")).decode("utf-8", "replace")
-    return Verify(command=command, exit_code=code, seconds=round(seconds, 1), tail=tail)
-
-
-def _wait(station: Station, run_id: str, directory: Path) -> Exited | Killed | Lost:
-    events: queue.Queue[RunEvent] = queue.Queue()
-    copy = RunCopy(directory, [])
-    station.follower.watch(run_id, copy, events.put)
+    copy = RunCopy(directory, secrets)
     try:
-        while True:
-            event = events.get()
-            if isinstance(event, Exited | Killed | Lost):
-                return event
+        ending = _wait(station, run_id, copy, plan.limits.total_s + GIVE_UP_S, interrupted)
     finally:
         station.follower.unwatch(run_id)
         copy.close()
+    if isinstance(ending, Lost):
+        raise HostError(fail(_K.LOST, Evidence(source="host", seen=f"the check: {ending.why}"), names=plan.route.names))
+    if isinstance(ending, Killed) and ending.by in ("request", "orphan"):
+        raise FailureError(fail(_K.CANCELLED, Evidence(source="host", seen="the check was ended on request")))
+    tail = b"".join(_tail(directory / name) for name in ("out", "err")).decode("utf-8", "replace")
+    return Verify(command=command, exit_code=_code(ending), seconds=round(ending.seconds, 1), tail=tail)
+
+
+def _wait(station: Station, run_id: str, copy: RunCopy, patience_s: float, interrupted: Callable[[], object]) -> Ending:
+    events: queue.Queue[RunEvent] = queue.Queue()
+    station.follower.watch(run_id, copy, events.put)
+    deadline = time.monotonic() + patience_s
+    asked = False
+    while time.monotonic() < deadline:
+        if interrupted() and not asked:
+            asked = True
+            station.follower.cancel(run_id)
+        try:
+            event = events.get(timeout=TICK_S)
+        except queue.Empty:
+            continue
+        if isinstance(event, Exited | Killed | Lost):
+            return event
+    seen = Evidence(source="host", seen=f"no end of the check after {patience_s:.0f} s", where=station.name)
+    raise HostError(fail(_K.HOST_UNREACHABLE, seen, names={"host": station.name}))
+
+
+def _code(ending: Exited | Killed) -> int | None:
+    if isinstance(ending, Killed):
+        return None
+    return ending.code if ending.signal is None else _SIGNALLED + ending.signal
 
 
 def _tail(path: Path) -> bytes:

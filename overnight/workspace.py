@@ -189,13 +189,13 @@ class Workspaces:
             tip = head
         spot = f"refs/overnight/{plan.run_id}"
         refs = {f"{spot}/other/{r.removeprefix('refs/')}": s for r, s in {**tips, "HEAD": head}.items() if s != tip}
-        self._bring(plan, repo, borrowed, [tip, *refs.values()], [base])
+        self._bring(plan, repo, borrowed, [tip, *refs.values()], base)
         if tip != base and not repo.is_ancestor(base, tip):
             refs[f"{spot}/other/heads/{plan.branch}"], tip = tip, base
         refs = {ref: sha for ref, sha in refs.items() if sha != base}
         heads = {f"{spot}/head": tip} if tip != base else {}
-        repo.set_refs({**refs, **heads, f"{spot}/base": base})
-        leftovers = self._leftovers(plan, handle, repo, (head, left), missed) if left else None
+        repo.set_refs({**refs, **heads, **({f"{spot}/base": base} if repo.has(base) else {})})
+        leftovers = self._leftovers(plan, handle, repo, (head, left or head), missed) if left or missed else None
         found = Collected(repo=str(repo.path), base_sha=base, others=refs, leftovers=leftovers)
         if not heads:
             return found
@@ -204,11 +204,11 @@ class Workspaces:
         named = {"branch": plan.branch} if repo.set_branch(plan.branch, tip, ours) else {"others": {**refs, **heads}}
         return found.model_copy(update={**counted, **named})
 
-    def _bring(self, plan: RunPlan, repo: Repo, borrowed: str, tips: list[str], haves: list[str]) -> None:
-        """Have the objects of `tips` at home; those of `haves` need not be sent where they are there already."""
-        wanted = [sha for sha in dict.fromkeys(tips) if sha not in haves or not repo.has(sha)]
+    def _bring(self, plan: RunPlan, repo: Repo, borrowed: str, tips: list[str], base: str) -> None:
+        """Fetch what `tips` hold beyond `base`; all they hold when the base is not at home (first run of a URL)."""
+        wanted = [sha for sha in dict.fromkeys(tips) if sha != base]
         if wanted:
-            repo.take_pack(self._pull(borrowed, wanted, repo.having(haves)), plan.limits.max_collect_bytes)
+            repo.take_pack(self._pull(borrowed, wanted, repo.having([base])), plan.limits.max_collect_bytes)
 
     def _leftovers(
         self, plan: RunPlan, handle: RunHandle, repo: Repo, between: tuple[str, str], missed: tuple[str, ...]
@@ -218,7 +218,7 @@ class Workspaces:
         names = self._sh("read", _NAMES, borrowed, *between).out.decode("utf-8", "replace")
         files = [name for name in names.split("\0") if name]
         try:
-            self._bring(plan, repo, borrowed, [between[1]], [between[0]])
+            self._bring(plan, repo, borrowed, [between[1]], between[0])
             repo.set_refs({ref: between[1]})
         except GitError as error:
             ref = f"{handle.host}:{handle.work_dir}"

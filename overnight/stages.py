@@ -1,0 +1,102 @@
+"""How far one attempt came, and what is to be said of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from overnight.collected import Collected
+from overnight.failures import Evidence, Failure, FailureKind, fail
+from overnight.handle import RunHandle
+from overnight.outcome import claims, conclude, process_failure
+from overnight.plan import RunPlan
+from overnight.report import Phases, RunReport, State, Verify
+from overnight.watch import Watch
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A followed run: its watch, and why we stopped it, if we did."""
+
+    watch: Watch
+    stopped: Failure | None
+    seconds: float
+
+    @property
+    def left(self) -> bool:
+        """Whether it still runs: we were told to leave it."""
+        return self.watch.ending is None and self.stopped is None
+
+
+@dataclass
+class Stages:
+    """How far one attempt came. Filled from top to bottom; None is a stage that was not reached."""
+
+    queued_s: float
+    handle: RunHandle | None = None
+    watched: Watched | None = None
+    collected: Collected | None = None
+    checked: Verify | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Record how long a stage took, whether it ended well or not."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(time.monotonic() - began, 2)
+
+
+def diagnose(plan: RunPlan, stages: Stages) -> Failure | None:
+    """Why the attempt failed, as far as it came; None when nothing speaks against it."""
+    watched, collected, checked = stages.watched, stages.collected, stages.checked
+    if watched is None:
+        return None
+    transcript, names = watched.watch.transcript, plan.route.names
+    process = process_failure(transcript, watched.watch.said(), watched.stopped, names)
+    if collected is None:
+        return process
+    failure = conclude(process, collected, transcript, names)
+    if failure is None and checked is not None and checked.exit_code != 0:
+        return _unverified(checked, plan)
+    return failure
+
+
+def _unverified(checked: Verify, plan: RunPlan) -> Failure:
+    how = "was ended by its time limit" if checked.exit_code is None else f"ended with {checked.exit_code}"
+    seen = f"`{checked.command}` {how} after {checked.seconds:.0f} s: {checked.tail[-300:]}"
+    return fail(FailureKind.VERIFY_FAILED, Evidence(source="exit", seen=seen), names=plan.route.names)
+
+
+def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | None, log: str) -> RunReport:
+    """The record of an attempt, as far as it came."""
+    watch = stages.watched.watch if stages.watched else None
+    result = watch.last_result() if watch else None
+    found = stages.collected
+    return RunReport(
+        task_id=plan.task_id,
+        run_id=plan.run_id,
+        attempt=plan.attempt,
+        **plan.route.model_dump(),
+        harness_version=stages.handle.harness_version if stages.handle else None,
+        state=state,
+        failure=failure,
+        commits=found.commits if found else (),
+        branch=found.branch if found else None,
+        repo=found.repo if found else None,
+        base_sha=stages.handle.base_sha if stages.handle else None,
+        diffstat=found.diffstat if found else "",
+        other_refs=found.others if found else {},
+        leftovers=found.leftovers if found else None,
+        verify=stages.checked,
+        seconds=Phases(queued=round(stages.queued_s, 2), **stages.seconds),
+        first_event_s=watch.first_event_s if watch else None,
+        tokens=result.tokens if result else None,
+        usd=result.usd if result else None,
+        claims=claims(watch.transcript, len(found.commits)) if watch and found else None,
+        log=log,
+    )
