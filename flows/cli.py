@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 
 from flows.prepare import state_directory
-from flows.run_batch import dry_run, run_batch
 from overnight.failures import BadInput
 from overnight.report import EXIT_BAD_INPUT
 
@@ -74,6 +73,8 @@ def batch(
         typer.Option(help="Ctrl-C: end the runs, or leave them. Default asks on a terminal, else detach."),
     ] = None,
 ) -> None:
+    from flows.run_batch import dry_run, run_batch  # imports prefect, which takes a second
+
     ids = [part for part in (only or "").split(",") if part]
     try:
         if resume and (files or ids):

@@ -83,7 +83,7 @@ def _check_repositories(batch: BatchSpec, search_path: str) -> None:
         if is_url(task.repo) or (task.repo, task.base) in checked:
             continue
         checked.add((task.repo, task.base))
-        if not Path(task.repo).is_dir():
+        if not os.path.isdir(task.repo):  # Path.is_dir raises where a folder may not be entered
             raise BadInput(
                 batch.source, f"{task.field}.repo", f"no folder {task.repo}", "Give a git repository or a URL"
             )
@@ -97,5 +97,5 @@ def _check_repositories(batch: BatchSpec, search_path: str) -> None:
 
 def _check_key_files(batch: BatchSpec) -> None:
     for name, host in batch.hosts.items():
-        if host.key_file is not None and not host.key_file.is_file():
+        if host.key_file is not None and not os.path.isfile(host.key_file):
             raise BadInput(batch.source, f"hosts.{name}.key_file", f"no file {host.key_file}", "Name a private key")

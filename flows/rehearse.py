@@ -80,7 +80,7 @@ def _agent(harness: str, cache: Path, environ: Mapping[str, str], say: Callable[
                 harness,
                 cache / "agents",
                 npm=shutil.which("npm", path=environ.get("PATH")),
-                pip=sys.executable,
+                pip=str(Path(sys.executable).with_name("pip")),
                 environment=environ,
                 progress=say,
             )
@@ -153,6 +153,7 @@ def _batch_environment(
     host, sites = served["host"], served["sites"]
     return {
         **environ,
+        "DO_NOT_TRACK": "1",  # a rehearsal talks to nobody
         "REHEARSAL_PORT": str(host["port"]),
         "REHEARSAL_KEY_FILE": host["key_file"],
         "REHEARSAL_HOST_KEY": host["host_key"],

@@ -237,11 +237,15 @@ class Failure(BaseModel):
     def shuts_route(self) -> bool:
         return RULES[self.kind].shuts_route
 
+    @property
+    def brief(self) -> str:
+        """The kind and the strongest sighting."""
+        return f"{self.kind}: {self.evidence[0].seen if self.evidence else RULES[self.kind].meaning}"
+
     def __str__(self) -> str:
         """One line: the kind, the strongest sighting, the mend. The rest of the evidence is in the report."""
-        seen = self.evidence[0].seen if self.evidence else RULES[self.kind].meaning
         more = f" (and {len(self.evidence) - 1} more sightings)" if len(self.evidence) > 1 else ""
-        return f"{self.kind}: {seen}{more}. Mend: {self.remedy}"
+        return f"{self.brief}{more}. Mend: {self.remedy}"
 
 
 def fail(

@@ -174,7 +174,7 @@ class Repo:
         cannot be since another branch is in the way.
 
         Args:
-            ours: Commits that refs below this one point at were put there by us.
+            ours: Pattern of refs; a commit that one of them points at was put there by us.
         """
         at = self.run("for-each-ref", "--format=%(objectname)", f"refs/heads/{name}")
         if at == sha:

@@ -113,11 +113,12 @@ class Ledger:
         return [run for run in found if run is not None]
 
     def log(self, run_id: str, at: datetime, what: str, **details: Any) -> None:
-        """Append one line to the run's event log. A torn last line of an earlier crash is left where it is."""
+        """Append one line to the run's event log. A torn last line of an earlier crash stays, on a line of its own."""
         shown = {k: v for k, v in details.items() if v not in (None, "")}
         line = json.dumps({"at": at.isoformat(timespec="milliseconds"), "event": what, **shown}, ensure_ascii=False)
-        with (self.run_dir(run_id) / "events.jsonl").open("ab") as file:
-            file.write(line.encode() + b"\n")
+        with (self.run_dir(run_id) / "events.jsonl").open("ab+") as file:
+            torn = file.tell() > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
+            file.write(b"\n" * torn + line.encode() + b"\n")
 
 
 def write(path: Path, text: str) -> None:

@@ -100,7 +100,7 @@ class Night:
         words = (
             f"open after {found.seconds:.1f} s"
             if found.failure is None
-            else f"SHUT after {found.seconds:.1f} s: {found.failure}"
+            else f"SHUT after {found.seconds:.1f} s: {found.failure.brief}"
         )
         self.tell(str(found.route), "preflight", words)
         for note in found.notes:
@@ -115,7 +115,7 @@ class Night:
             self.checked[route] = Checked(
                 route, before.seconds, failure, before.executable, before.version, before.notes
             )
-        self.tell(str(route), "route", f"SHUT by a run: {failure}")
+        self.tell(str(route), "route", f"SHUT by a run: {failure.brief}")
 
     def stop(self, how: Interrupt) -> None:
         """Tell every stage that the batch is interrupted; a later `cancel` overrules a `detach`."""
@@ -261,7 +261,8 @@ class Night:
     def decide(self, run: RunReport) -> None:
         """Write an attempt's outcome down. From here on it is never run again."""
         self.ledger.save(run.run_id, "outcome", run)
-        words = f"{run.state}, {len(run.commits)} commits" if run.failure is None else f"{run.state}: {run.failure}"
+        why = f": {run.failure.brief}" if run.failure else f", {len(run.commits)} commits"
+        words = f"{run.state}{why}"
         self.tell(run.task_id, "done", words)
 
     def skipped(self, task: TaskSpec, failure: Failure, state: State = "skipped") -> RunReport:
@@ -289,7 +290,7 @@ class Night:
         def say(state: LinkState) -> None:
             if not state.up:
                 was_down.set()
-                self.tell(host, "link", f"down: {state.failure}")
+                self.tell(host, "link", f"down: {state.failure.brief}" if state.failure else "down")
             elif was_down.is_set():
                 was_down.clear()
                 self.tell(host, "link", "up again")

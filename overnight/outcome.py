@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from overnight.collected import Collected
-from overnight.events import Act, Exited, Killed, Lost
+from overnight.events import Act, Ending, Exited, Killed, Lost
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.transcript import Transcript
 
@@ -18,10 +18,12 @@ def process_failure(
 ) -> Failure | None:
     """Why the process did not end well, before anybody looks at commits; None when nothing speaks against it.
 
-    Order: why we stopped it, then what the harness proved (its events carry
-    provider codes and statuses), then how the host saw it end. A time limit
-    that cut a run in the middle of provider retries is the provider's fault,
-    so the harness's words come before the limit.
+    Order: why we stopped it, unless it ended well by itself before we could;
+    then what the harness proved (its events carry provider codes and
+    statuses), then how the host saw it end. A time limit that cut a run in the
+    middle of provider retries is the provider's fault, so the harness's words
+    come before the limit. A request to end the run comes before them, except
+    where they shut the route: that is true for every other task, too.
 
     Args:
         transcript: The finished run; its `ending` must be set.
@@ -30,9 +32,11 @@ def process_failure(
         names: Fill the remedy.
     """
     ending = transcript.ending
-    if stopped is not None:
+    if stopped is not None and not _ended_well(ending):
         return stopped
-    if isinstance(ending, Killed) and ending.by in ("request", "orphan"):
+    if said is not None and said.shuts_route:
+        return said
+    if isinstance(ending, Killed) and ending.by == "request":
         seen = f"ended on request after {ending.seconds:.0f} s"
         return fail(_K.CANCELLED, Evidence(source="host", seen=seen, at_s=ending.seconds), names=names)
     if said is not None and said.kind is not _K.UNKNOWN:
@@ -40,6 +44,9 @@ def process_failure(
     match ending:
         case Lost(why):
             return fail(_K.LOST, Evidence(source="host", seen=why), names=names)
+        case Killed(by="orphan", seconds=seconds):
+            seen = "its supervisor died; the run was ended, since nobody would have enforced its limits"
+            return fail(_K.LOST, Evidence(source="host", seen=seen, at_s=seconds), names=names)
         case Killed(by="total_s", seconds=seconds):
             evidence = Evidence(source="host", seen=f"ended by the host at its limit of {seconds:.0f} s", at_s=seconds)
             return fail(_K.TIME_LIMIT, evidence, _last_act(transcript), names=names)
@@ -47,13 +54,17 @@ def process_failure(
             written = transcript.out_bytes + transcript.err_bytes
             evidence = Evidence(source="host", seen=f"{written} bytes written", at_s=seconds)
             return fail(_K.LOG_LIMIT, evidence, *head_and_tail(transcript), names=names)
-        case Exited(code=code, signal=signal, seconds=seconds) if code != 0 or signal is not None:
+        case Exited(code=code, signal=signal, seconds=seconds) if code != 0:
             how = f"signal {signal}" if signal is not None else f"exit code {code}"
             evidence = Evidence(source="exit", seen=how, at_s=seconds)
             words = said.evidence if said is not None else head_and_tail(transcript)
             return fail(_K.UNKNOWN, evidence, *words, names=names)
         case _:
             return said
+
+
+def _ended_well(ending: Ending | None) -> bool:
+    return isinstance(ending, Exited) and ending.code == 0
 
 
 def conclude(

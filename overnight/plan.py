@@ -234,7 +234,8 @@ class Planner:
 
     def _wiring(self, route: Route, field: str) -> Wiring:
         where = self.batch.source
-        wiring = self.lock.wiring(route.provider, route.harness, where=where, field=f"{field}.provider")
+        self.lock.provider(route.provider, where=where, field=f"{field}.provider")
+        wiring = self.lock.wiring(route.provider, route.harness, where=where, field=f"{field}.harness")
         self.lock.model(route.provider, route.model, where=where, field=f"{field}.model")
         if len(wiring.key_variables) != 1:
             place = f"providers.{route.provider}.harnesses.{route.harness}.set"

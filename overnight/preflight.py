@@ -132,9 +132,8 @@ def verdict(question: Question, watch: Watch, failure: Failure | None, found: Di
     if found.sent.ok:
         seen = Evidence(source="probe", seen=f"the same key by direct call: {found.sent.evidence.seen}")
         return failure.model_copy(update={"evidence": (*failure.evidence, seen)})
-    if failure.family in _ON_THE_HOST or failure.kind is _K.HARNESS_USAGE:
-        return failure
-    if found.sent.kind is not None and found.sent.status is not None:
+    unasked = failure.family in _ON_THE_HOST or failure.kind is _K.HARNESS_USAGE
+    if found.sent.kind is not None and found.sent.status is not None and not unasked:
         after = found.sent.retry_after_s
         return fail(found.sent.kind, found.sent.evidence, *failure.evidence, names=names, retry_after_s=after)
     if failure.kind in (_K.UNKNOWN, _K.TIME_LIMIT) and found.sent.kind is not None:

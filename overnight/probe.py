@@ -104,7 +104,7 @@ def _text(response: httpx.Response, deadline: float) -> str:
             break
         if time.monotonic() > deadline:
             raise httpx.ReadTimeout(f"still sending, {len(body)} bytes so far")
-    return body.decode(response.charset_encoding or "utf-8", "replace")
+    return body.decode(response.encoding or "utf-8", "replace")
 
 
 def _masked(text: str, key: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -124,3 +126,7 @@ def exit_code(runs: Sequence[RunReport], *, interrupted: bool) -> int:
 def schema() -> dict[str, Any]:
     """JSON Schema of the report, as checked in at report.schema.json."""
     return BatchReport.model_json_schema(by_alias=True, mode="serialization")
+
+
+if __name__ == "__main__":  # python -m overnight.report > report.schema.json
+    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")

@@ -136,7 +136,7 @@ class TaskEntry(_Common):
 class BatchFile(_Entry):
     """The batch file, schema 1."""
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Annotated[Literal[1], BeforeValidator(_no_boolean)] = Field(1, alias="schema")
     name: Name
     author: str = Field("overnight <overnight@localhost>", pattern=r"^[^<>\n]+ <[^<>\s]+>$")
     hosts: dict[Name, HostSpec] = {}

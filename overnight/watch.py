@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from overnight.events import Act, AgentEvent, Ending, Exited, Heartbeat, Killed, Lost, Output, RunEvent, Started
-from overnight.failures import Failure
+from overnight.failures import Failure, FailureKind
 from overnight.harnesses.protocol import Harness
 from overnight.lockfile import ErrorRule
 from overnight.plan import RunPlan
 from overnight.silence import Progress, judge
 from overnight.transcript import Said, Transcript
 
+# heartbeats come every few seconds; further apart, there was a break between them
+_BREAK_S = 30.0
 _SHOWN = (Act.INIT, Act.RETRYING, Act.TOOL_STARTED, Act.COMMITTED, Act.DENIED, Act.ERROR, Act.RESULT)
 
 
@@ -19,7 +21,12 @@ class Watch:
     """State of one followed run. Feed it every event in order; ask `stop_for` after each and about once a second.
 
     Ages come from the host's heartbeats only: while the link is down no time
-    passes here, so a lost connection is never a silent agent.
+    passes here, so a lost connection is never a silent agent. The first
+    heartbeat after a break comes before the output that piled up meanwhile, so
+    the first event is missed only when the heartbeat before it missed it, too.
+
+    `first_event_s` stays None when nobody knows when the first event came: it
+    was read from an earlier controller's copy, or after a break.
     """
 
     def __init__(self, plan: RunPlan, harness: Harness, rules: Sequence[ErrorRule]) -> None:
@@ -29,6 +36,9 @@ class Watch:
         self._reader = harness.reader()
         self._names = plan.route.names
         self._beat: Heartbeat | None = None
+        self._beat_before: Heartbeat | None = None
+        self._live = False
+        self._spoke = False
         self.transcript = Transcript()
         self.first_event_s: float | None = None
 
@@ -46,11 +56,11 @@ class Watch:
             case Output(stream=stream, data=data):
                 return self._output(stream, data)
             case Heartbeat():
-                self._beat = event
+                self._beat_before, self._beat = self._beat, event
             case Exited() | Killed() | Lost():
                 self.transcript.ending = event
             case Started():
-                pass
+                self._live = True
         return []
 
     def said(self) -> Failure | None:
@@ -86,28 +96,31 @@ class Watch:
     def _output(self, stream: str, data: bytes) -> list[Said]:
         self.transcript.add_bytes(stream, data)
         events = self._reader.feed("err" if stream == "err" else "out", data)
-        if events and self.first_event_s is None:
-            self.first_event_s = self.age_s
+        if events and not self._spoke:
+            self._spoke = True
+            before_s = self._beat_before.age_s if self._beat_before else 0.0
+            self.first_event_s = self.age_s if self._live and self.age_s - before_s < _BREAK_S else None
         self.transcript.add_events(self.age_s, events)
         return [Said(self.age_s, event) for event in events if event.act in _SHOWN]
 
     def _silence(self) -> Failure | None:
-        if self._beat is None:
+        beat = self._beat if self._spoke else self._beat_before
+        if beat is None:
             return None
         last = self.transcript.said[-1] if self.transcript.said else None
         progress = Progress(
-            age_s=self._beat.age_s,
-            quiet_s=None if self.first_event_s is None else self._beat.quiet_s,
-            unchanged_s=self._beat.work_changed_s,
+            age_s=beat.age_s,
+            quiet_s=beat.quiet_s if self._spoke else None,
+            unchanged_s=beat.work_changed_s,
             last_event=f"{describe(last.event)} at {last.at_s:.0f} s" if last else "",
-            cpu_s=self._beat.cpu_s,
-            processes=self._beat.processes,
+            cpu_s=beat.cpu_s,
+            processes=beat.processes,
         )
         silence = judge(progress, self._plan.limits)
         if silence is None:
             return None
         proven = self.said()
-        if proven is not None:
+        if proven is not None and proven.kind is not FailureKind.UNKNOWN:
             return proven.model_copy(update={"evidence": (*proven.evidence, *silence.evidence())})
         return silence.failure(self._names)
 

@@ -200,7 +200,7 @@ class Workspaces:
         if not heads:
             return found
         counted = {"tip": tip, "commits": repo.commits(base, tip), "diffstat": repo.diffstat(base, tip)}
-        ours = f"refs/overnight/{plan.batch_id}.{plan.task_id}.*"
+        ours = f"refs/overnight/{plan.batch_id}.{plan.task_id}.*/head"
         named = {"branch": plan.branch} if repo.set_branch(plan.branch, tip, ours) else {"others": {**refs, **heads}}
         return found.model_copy(update={**counted, **named})
 

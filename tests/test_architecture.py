@@ -20,7 +20,7 @@ GROUPS = (
     ("wire", "spec", "transcript", "yamlfile"),
     ("plan", "batchfile", "silence", "outcome", "collected", "report", "morning", "ledger"),
     ("harnesses", "hosts", "git", "probe"),
-    ("order", "remote", "follow", "watch", "workspace", "station", "preflight", "verify", "night"),
+    ("order", "remote", "follow", "watch", "workspace", "station", "preflight", "verify", "stages", "night"),
     ("rehearsal",),
 )
 ONLY_IN = {

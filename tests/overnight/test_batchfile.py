@@ -132,7 +132,7 @@ class TestVariables:
         batch = load([written(tmp_path, data)], {"WHO": "me", "PORT": "2222"})
         assert (batch.tasks[0].base, batch.hosts["box"].port, batch.hosts["box"].path) == ("me", 2222, ("/me/bin",))
         assert (batch.tasks[0].instruction, batch.tasks[0].verify) == ("Print ${WHO}", "test ${WHO}")
-        assert batch.tasks[1].verify == "${WHO}"
+        assert batch.tasks[2].verify == "${WHO}"
 
     def test_what_they_hold_is_not_filled_in_again(self, tmp_path: Path) -> None:
         data = changed("defaults/base", "${A}")
@@ -161,13 +161,13 @@ REFUSED: list[tuple[str, Any, str, str, str]] = [
     # place, value there, field, problem, mend
     ("taks", [], "taks", "unknown key", "Did you mean tasks?"),
     ("schema", 2, "schema", "Input should be 1", "README"),
-    ("schema", True, "schema", "Input should be 1", "README"),
+    ("schema", True, "schema", "is true or false", "README"),
     ("hosts/box/adress", "x", "hosts.box.adress", "unknown key", "Did you mean address?"),
     ("hosts/box/slots", 0, "hosts.box.slots", "greater than or equal to 1", "README"),
     ("hosts/box/slots", True, "hosts.box.slots", "is true or false", "README"),
     ("hosts/box/port", "ssh", "hosts.box.port", "valid integer", "whole number"),
     ("hosts/box/user", ..., "hosts.box", "needs user; or block: NAME, or kind: local", "README"),
-    ("hosts/box/block", "mine", "hosts.box", "address, key_file, path, user", ""),
+    ("hosts/box/block", "mine", "hosts.box", "address, key_file, user cannot stand beside block", "README"),
     ("hosts/box/kind", "local", "hosts.box", "address, key_file, user cannot stand beside kind: local", "README"),
     ("hosts/box/path", ["~/bin"], "hosts.box", "path holds '~/bin'; write folders in full", "README"),
     ("hosts/box/path", "/bin", "hosts.box.path", "valid tuple", "Write a list"),

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight.env import Absent, EnvPatch, Secret, Value
+from overnight.failures import BadInput
+from overnight.harnesses import HARNESSES
+from overnight.lockfile import Header, ProviderLock
+from overnight.plan import COMMIT_REQUEST, RunPlan
+from overnight.spec import HostSpec, Limits
+from tests.overnight.samples import BATCH_ID, BOX, LOCK, ROUTE, batch, plan, planner, task
+
+ROUTES = [
+    pytest.param({"host": "box", "harness": harness, "provider": provider, "model": model}, id=f"{provider}-{harness}")
+    for provider, entry in LOCK.providers.items()
+    for harness in entry.harnesses
+    for model in itertools.islice(entry.models, 1)
+]
+
+
+def relocked(place: str, value: Any) -> ProviderLock:
+    """The lock with one place changed."""
+    raw: Any = json.loads(LOCK.model_dump_json(by_alias=True))
+    *parents, last = place.split("/")
+    here = raw
+    for part in parents:
+        here = here[part]
+    here[last] = value
+    return ProviderLock.model_validate(raw)
+
+
+def refusal(lock: ProviderLock = LOCK, **changes: Any) -> BadInput:
+    spec = batch(task(**changes))
+    with pytest.raises(BadInput) as refused:
+        planner(spec, lock).check()
+    return refused.value
+
+
+class TestEnvironment:
+    def test_it_is_built_from_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The incident: the key's wrong variable was inherited. Whatever is set here, the plan is the same."""
+        before = plan()
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-inherited")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://elsewhere.example")
+        after = plan()
+        assert after == before
+        assert after.env["ANTHROPIC_API_KEY"] == Value("")
+        assert after.env.secrets() == {"ANTHROPIC_AUTH_TOKEN": "zai"}
+        assert "sk-inherited" not in json.dumps(after.shown())
+
+    @pytest.mark.parametrize("route", ROUTES)
+    def test_one_secret_and_no_placeholder_left(self, route: dict[str, str]) -> None:
+        found = plan(route=route, limits=Limits(quiet_s=6000))
+        assert list(found.env.secrets().items()) == [(found.key_variable, route["provider"])]
+        assert found.header is HARNESSES[route["harness"]].HEADER_OF[found.key_variable]
+        left = {v for v in found.env.values().values() if "{" in v}
+        assert left <= {"{home}", "{tmp}", "{run}"}
+        assert found.base_url in found.env.values().values()
+
+    def test_absent_variables_have_their_reasons(self) -> None:
+        lock = LOCK.harnesses["claude-code"].absent
+        assert lock
+        assert plan().env.absent() == lock
+        shown = plan().shown()["env"]
+        assert {name: shown[name] for name in lock} == {name: f"absent: {why}" for name, why in lock.items()}
+
+    def test_the_workspace_is_the_batch_author_s(self) -> None:
+        env = plan().env.values()
+        assert (env["GIT_AUTHOR_NAME"], env["GIT_COMMITTER_EMAIL"]) == ("Ann", "ann@x")
+        assert env["PATH"] == "/opt/bin:/usr/local/bin:/usr/bin:/bin"
+        assert env["HOME"] == "{home}"
+
+    def test_a_folder_of_the_usual_path_stands_once(self) -> None:
+        host = BOX.model_copy(update={"path": ("/usr/bin", "/opt")})
+        spec = batch(hosts={"box": host})
+        assert planner(spec).check()[0].env["PATH"] == Value("/usr/bin:/opt:/usr/local/bin:/bin")
+
+    @pytest.mark.parametrize(
+        ("place", "value"),
+        [
+            ("harnesses/claude-code/env", {"PATH": "/evil"}),
+            ("harnesses/claude-code/absent", {"ANTHROPIC_AUTH_TOKEN": "why"}),
+            ("providers/zai/harnesses/claude-code/empty", {"ANTHROPIC_MODEL": "why"}),
+        ],
+    )
+    def test_a_lock_that_binds_a_name_twice_is_refused(self, place: str, value: Any) -> None:
+        error = refusal(relocked(place, value))
+        assert (error.where, error.field) == ("providers.lock.json", "providers.zai.harnesses.claude-code")
+        assert error.mend == "State each variable once"
+
+    @pytest.mark.parametrize("keys", [(), ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY")])
+    def test_a_lock_without_exactly_one_key_variable_is_refused(self, keys: tuple[str, ...]) -> None:
+        value = {"ANTHROPIC_BASE_URL": "{base_url}", **dict.fromkeys(keys, "{key}")}
+        error = refusal(relocked("providers/zai/harnesses/claude-code/set", value))
+        assert error.where == "providers.lock.json"
+        assert error.field == "providers.zai.harnesses.claude-code.set"
+
+
+class TestShown:
+    @pytest.mark.parametrize("route", ROUTES)
+    def test_it_is_json_data(self, route: dict[str, str]) -> None:
+        shown = plan(route=route, limits=Limits(quiet_s=6000)).shown()
+        assert json.loads(json.dumps(shown, allow_nan=False)) == shown
+
+    def test_it_says_where_the_key_goes_and_never_the_key(self) -> None:
+        shown = plan().shown()
+        assert shown["env"]["ANTHROPIC_AUTH_TOKEN"] == "<provider:zai>"
+        assert shown["wire"] == {
+            "url": LOCK.providers["zai"].endpoints["anthropic"].url,
+            "key_in": "ANTHROPIC_AUTH_TOKEN",
+            "sent_as": "Authorization: Bearer",
+        }
+
+    def test_the_instruction_is_one_argument_that_is_no_flag(self) -> None:
+        for harness in ("claude-code", "goose"):
+            found = plan(instruction="--version", route=ROUTE.model_copy(update={"harness": harness}))
+            (argument,) = (a for a in found.argv if "--version" in a)
+            assert argument.endswith(f"--version{COMMIT_REQUEST}")
+            assert found.argv[-2:] == ("--", argument) or argument.startswith("--text=")
+
+    def test_asking_for_a_commit_can_be_switched_off(self) -> None:
+        assert not any(COMMIT_REQUEST in argument for argument in plan(ask_for_commit=False).argv)
+
+
+CHANGES: list[tuple[str, Any]] = [
+    ("run_id", "other"),
+    ("task_id", "other"),
+    ("attempt", 2),
+    ("route", ROUTE.model_copy(update={"model": "glm-5.1"})),
+    ("argv", ("claude", "-p")),
+    ("env", EnvPatch([("A", Value("1"))])),
+    ("home_files", ((".claude.json", "{}"),)),
+    ("repo", "/elsewhere"),
+    ("base", "dev"),
+    ("base_sha", "b" * 40),
+    ("branch", "overnight/x/y"),
+    ("limits", Limits(total_s=7201)),
+    ("header", Header.X_API_KEY),
+    ("key_variable", "OTHER"),
+    ("base_url", "https://elsewhere.example"),
+    ("longest_wait_s", 1.0),
+    ("verify", "make test"),
+]
+
+
+class TestDigest:
+    @pytest.mark.parametrize(("field", "value"), CHANGES)
+    def test_it_changes_with_every_field(self, field: str, value: Any) -> None:
+        found = plan()
+        assert dataclasses.replace(found, **{field: value}).digest != found.digest
+
+    def test_no_field_is_forgotten(self) -> None:
+        # the batch id is in the run id, and the command is what argv begins with
+        assert {f.name for f in dataclasses.fields(RunPlan)} - {f for f, _ in CHANGES} == {"batch_id", "command"}
+
+    @pytest.mark.parametrize("limit", list(Limits.model_fields))
+    def test_it_changes_with_every_limit(self, limit: str) -> None:
+        found = plan()
+        more = {limit: (getattr(found.limits, limit) or 1000) + 1}
+        assert dataclasses.replace(found, limits=found.limits.model_copy(update=more)).digest != found.digest
+
+    def test_it_tells_bindings_of_one_name_apart(self) -> None:
+        kinds = [Value("zai"), Secret("zai"), Absent("zai"), Value("")]
+        found = {dataclasses.replace(plan(), env=EnvPatch([("A", kind)])).digest for kind in kinds}
+        assert len(found) == len(kinds)
+
+    def test_it_is_the_same_in_another_process(self) -> None:
+        code = "from tests.overnight.samples import plan; print(plan().digest)"
+        root = Path(__file__).resolve().parents[2]
+        for seed in ("1", "2"):
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=root, env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
+            )
+            assert done.stdout.decode().strip() == plan().digest
+
+
+class TestBudget:
+    """120 s x (2 + 1) + 5 s = 365 s is what the lock lets Claude Code wait."""
+
+    def test_a_wait_that_just_fits_is_taken(self) -> None:
+        assert plan(limits=Limits(quiet_s=365.01)).longest_wait_s == 365
+
+    def test_a_wait_that_just_does_not_fit_is_refused_with_its_numbers(self) -> None:
+        error = refusal(limits=Limits(quiet_s=365))
+        assert (error.where, error.field) == ("night.yaml", "tasks[0].limits.quiet_s")
+        assert "120 s x (2 + 1) + 5 s = 365 s in silence, quiet_s is 365 s" in error.problem
+        assert error.mend == "Raise quiet_s above 365"
+
+    def test_quiet_must_be_below_total(self) -> None:
+        error = refusal(limits=Limits(quiet_s=400, total_s=400))
+        assert error.problem == "quiet_s 400 is not below total_s 400"
+        assert plan(limits=Limits(quiet_s=400, total_s=400.5))
+
+    def test_without_a_quiet_limit_nothing_can_be_mistaken(self) -> None:
+        assert plan(limits=Limits(quiet_s=None, total_s=30)).limits.quiet_s is None
+
+    def test_a_harness_that_cannot_be_told_how_long_to_wait_is_not_held_to_it(self) -> None:
+        assert plan(route=ROUTE.model_copy(update={"harness": "goose"}), limits=Limits(quiet_s=1)).longest_wait_s is None
+
+    def test_the_wiring_s_own_timing_goes_first(self) -> None:
+        own = {"request_timeout_s": 10, "retries": 0, "backoff_s": 1}
+        lock = relocked("providers/zai/harnesses/claude-code/timing", own)
+        spec = batch(task(limits=Limits(quiet_s=12)))
+        (found,) = planner(spec, lock).check()
+        assert (found.longest_wait_s, found.env["API_TIMEOUT_MS"]) == (11, Value("10000"))
+
+
+class TestProbe:
+    """The probe goes the run's own way; only what the lock's probe mode says may differ."""
+
+    @pytest.mark.parametrize("route", ROUTES)
+    def test_it_differs_in_nothing_else(self, route: dict[str, str]) -> None:
+        spec = batch(task(route=route, limits=Limits(quiet_s=6000), verify="make test"))
+        planned, mode = planner(spec), LOCK.harnesses[route["harness"]].probe
+        run, probe = planned.resolve(spec.tasks[0], 1, None), planned.probe(spec.tasks[0], "n1", "Say n1.")
+        same = ("batch_id", "route", "command", "header", "key_variable", "base_url")
+        assert {n: getattr(probe, n) for n in same} == {n: getattr(run, n) for n in same}
+        assert probe.env.secrets() == run.env.secrets()
+        assert probe.env.absent() == run.env.absent()
+        changed = {n for n, b in probe.env if n not in run.env or b != run.env[n]}
+        timed = {n for n, v in LOCK.harnesses[route["harness"]].env.items() if "{" in v}
+        assert changed <= timed | mode.env.keys()
+        assert {n for n, _ in run.env} <= {n for n, _ in probe.env}
+        assert probe.limits.total_s == mode.total_s
+        assert probe.longest_wait_s == mode.timing.longest_s
+        assert set(mode.flags) <= set(probe.argv)
+        assert set(LOCK.harnesses[route["harness"]].flags) <= set(probe.argv)
+
+    def test_it_is_no_attempt_of_the_task(self) -> None:
+        spec = batch()
+        probe = planner(spec).probe(spec.tasks[0], "n1", "Say n1.")
+        assert probe.run_id == f"{BATCH_ID}.probe-n1.1"
+        assert not any("Add --shout" in argument for argument in probe.argv)
+        assert not any(COMMIT_REQUEST in argument for argument in probe.argv)
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["a", "0", "a.b", "a-1_2.c", "lock", "lock.a", "a.lock.b", "x" * 63])
+    def test_every_allowed_name_makes_valid_git_refs(self, name: str) -> None:
+        spec = batch(task(id=name), name=name)
+        found = planner(spec, batch_id=f"{name}-20261122-210000-ab12").check()[0]
+        refs = [f"refs/heads/{found.branch}", f"refs/overnight/{found.run_id}/wip", f"refs/overnight/base/{found.run_id}"]
+        for ref in refs:
+            subprocess.run(["git", "check-ref-format", ref], check=True)
+        assert len(f"{found.run_id}.verify") < 255
+
+    def test_run_ids_of_different_tasks_never_meet(self) -> None:
+        ids = ["a", "a.1", "a.1.1", "1", "a-1", "a.verify", "a_1"]
+        spec = batch(*(task(id=name) for name in ids))
+        made = [planner(spec).resolve(t, attempt, None).run_id for t in spec.tasks for attempt in (1, 2, 10, 11)]
+        assert len(set(made)) == len(made)
+
+    @pytest.mark.parametrize(
+        ("route", "field", "mend"),
+        [
+            ({"harness": "claude"}, "tasks[0].route.harness", "Did you mean claude-code"),
+            ({"provider": "zia"}, "tasks[0].route.provider", "Did you mean zai"),
+            ({"model": "GLM-5.2"}, "tasks[0].route.model", "Did you mean glm-5.2"),
+        ],
+    )
+    def test_unknown_names_are_refused_with_near_ones(self, route: dict[str, str], field: str, mend: str) -> None:
+        error = refusal(route=ROUTE.model_copy(update=route))
+        assert (error.where, error.field) == ("night.yaml", field)
+        assert mend in error.mend
+
+
+def test_resolving_is_pure() -> None:
+    spec, host = batch(), HostSpec.model_validate(BOX.model_dump())
+    assert planner(spec).check() == planner(spec).check()
+    assert spec.hosts == {"box": host}
+    assert plan().located("/opt/bin/claude").argv[0] == "/opt/bin/claude"
+    assert plan().based("b" * 40).base_sha == "b" * 40
