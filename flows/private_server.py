@@ -46,6 +46,7 @@ class PrivateServer:
     def __init__(self, directory: Path, url: str) -> None:
         self.directory = directory
         self.url = url
+        self.child: subprocess.Popen[bytes] | None = None
         self.login_file = directory / "login"
 
     @property
@@ -97,6 +98,8 @@ def private_server(state: Path, environ: Mapping[str, str]) -> Iterator[PrivateS
             with _starting(directory):
                 if _alone(users):
                     _stop(directory)
+                    if server.child is not None:
+                        server.child.wait(STOP_S)
 
 
 @contextmanager
@@ -149,7 +152,7 @@ def _start(directory: Path, environ: Mapping[str, str]) -> PrivateServer:
     }
     argv = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (directory / "server.log").open("ab") as log:
-        process = subprocess.Popen(
+        server.child = process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, cwd=directory
         )
     born = psutil.Process(process.pid).create_time()

@@ -66,10 +66,6 @@ class EnvPatch:
         """Both patches as one; a name in both is a ValueError, not an override."""
         return EnvPatch([*self._bindings.items(), *other._bindings.items()])
 
-    def changed(self, *bindings: tuple[str, Binding]) -> EnvPatch:
-        """A copy in which the named bindings are replaced. For the probe, which must end sooner than a run."""
-        return EnvPatch({**self._bindings, **dict(bindings)}.items())
-
     def values(self) -> dict[str, str]:
         return {n: b.text for n, b in self._bindings.items() if isinstance(b, Value)}
 

@@ -97,7 +97,8 @@ class Repo:
         try:
             return self.run("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
         except GitError as error:
-            raise WorkspaceError(fail(_K.WORKSPACE, Evidence(source="git", seen=str(error)))) from error
+            seen = Evidence(source="git", seen=f"no commit {revision!r}: {error}")
+            raise WorkspaceError(fail(_K.WORKSPACE, seen)) from error
 
     def having(self, shas: Sequence[str]) -> list[str]:
         """Those of the given objects that are here."""
@@ -108,6 +109,11 @@ class Repo:
 
     def has(self, sha: str) -> bool:
         return bool(self.having([sha]))
+
+    def shallow(self) -> list[str]:
+        """Commits whose parents are not here, since the repository was cloned with a depth."""
+        path = self.path / self.run("rev-parse", "--git-path", "shallow")
+        return path.read_text(encoding="ascii").split() if path.exists() else []
 
     def pack(self, tip: str, haves: Sequence[str]) -> Iterator[bytes]:
         """Bytes of a thin pack with everything reachable from `tip` and not from `haves` (which must exist here).

@@ -61,10 +61,12 @@ git -C "$1" rev-parse --verify "$4^{commit}"
 _CLONE = """
 set -e
 if [ -e "$2/.git/overnight-ready" ]; then exit 0; fi
+git -C "$1" update-ref "$5" "$4"
 rm -rf "$2"
 git -c core.hooksPath=/dev/null clone -q --shared --no-checkout --template= "$1" "$2"
 cd "$2"
 git remote remove origin
+[ -z "$6" ] || printf '%s\\n' "$6" > .git/shallow
 git -c core.hooksPath=/dev/null checkout -q -b "$3" "$4"
 : > .git/overnight-ready
 """
@@ -74,6 +76,7 @@ if [ -e "$2/.git/overnight-ready" ]; then exit 0; fi
 rm -rf "$2"
 git init -q --template= "$2"
 printf '%s\\n' "$1/.git/objects" > "$2/.git/objects/info/alternates"
+[ ! -e "$1/.git/shallow" ] || cp "$1/.git/shallow" "$2/.git/shallow"
 git -C "$2" -c core.hooksPath=/dev/null checkout -q --detach "$3"
 : > "$2/.git/overnight-ready"
 """
@@ -88,7 +91,9 @@ printf '%s\\n' "$1/.git/objects" > "$2/objects/info/alternates"
 rm -rf "$2/refs"
 cp -R "$1/.git/refs" "$2/refs"
 cp "$1/.git/HEAD" "$2/HEAD"
-[ ! -e "$1/.git/packed-refs" ] || cp "$1/.git/packed-refs" "$2/packed-refs"
+for name in packed-refs shallow; do
+  [ ! -e "$1/.git/$name" ] || cp "$1/.git/$name" "$2/$name"
+done
 export GIT_DIR="$2"
 git for-each-ref --format='%(objectname) %(refname)' refs/heads refs/stash
 head=$(git rev-parse -q --verify HEAD) || head="$3"
@@ -129,10 +134,11 @@ class Workspaces:
             HostError: the connection failed.
         """
         mirror = f"{self._remote.install().root}/mirrors/{mirror_name(plan.repo)}.git"
+        pin, work = f"refs/overnight/base/{plan.run_id}", f"{run_dir}/work"
         with self._mirror(mirror):
-            base = self._bring_base(plan, repo, mirror)
-        work = f"{run_dir}/work"
-        self._sh("clone", _CLONE, mirror, work, plan.branch, base, timeout_s=_LONG_S)
+            base = self._bring_base(plan, repo, mirror, pin)
+        ends = "\n".join(repo.shallow() if repo else [])
+        self._sh("clone", _CLONE, mirror, work, plan.branch, base, pin, ends, timeout_s=_LONG_S)
         return work, base
 
     def _mirror(self, mirror: str) -> threading.Lock:
@@ -140,10 +146,9 @@ class Workspaces:
         with self._lock:
             return self._mirrors.setdefault(mirror, threading.Lock())
 
-    def _bring_base(self, plan: RunPlan, repo: Repo | None, mirror: str) -> str:
-        """Put the base commit into the mirror, pinned for this run; returns it."""
+    def _bring_base(self, plan: RunPlan, repo: Repo | None, mirror: str, pin: str) -> str:
+        """Put the base commit into the mirror; returns it. `pin` is the ref that will keep it for this run."""
         pins = _refs(self._sh("mirror", _MIRROR, mirror).out.decode())
-        pin = f"refs/overnight/base/{plan.run_id}"
         if pin in pins:  # from an earlier start of this very run, whose clone may exist
             return pins[pin]
         if repo is None:
@@ -151,7 +156,6 @@ class Workspaces:
         base = plan.base_sha or repo.resolve(plan.base)
         if base not in pins.values():
             self._push(repo, mirror, base, repo.having(sorted(set(pins.values()))))
-        self._sh("pin", 'git -C "$1" update-ref "$2" "$3"', mirror, pin, base)
         return base
 
     def collect(self, plan: RunPlan, handle: RunHandle, repo: Repo) -> Collected:

@@ -6,15 +6,18 @@ import json
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import psutil
 import pytest
 
+from flows.private_server import private_server
 from overnight.rehearsal.agents import Agent
 from tests.flows.world import CARELESS, COUNT, GREETING, IDLE, KEYS, ROOT, SLOW, WRITTEN, World, finished, world
 
@@ -215,6 +218,44 @@ def test_a_killed_controller_loses_nothing(here: World) -> None:
     assert again.code == 0, again.err
     run = run_of(json.loads((here.directory / "killed.json").read_text()), "haiku")
     assert (run["state"], run["attempt"]) == ("succeeded", 1)
+
+
+def test_saved_blocks_are_used_and_hold_no_key_in_clear(here: World) -> None:
+    """Key and host as blocks of a Prefect API that is configured; none of it in the environment or the batch file."""
+    with private_server(here.directory / "own-api", here.env) as server:
+        api = {"PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": server.auth}
+        overnight = Path(sys.executable).with_name("overnight")
+        add = [overnight, "credentials", "add", "rehearsal", "--from-stdin"]
+        env = {**here.env, **api}
+        saved = subprocess.run(add, input=KEYS["rehearsal"], env=env, text=True, check=True, capture_output=True)
+        assert KEYS["rehearsal"] not in saved.stdout + saved.stderr
+        fields = {**here.hosts["loop"], "slots": 2}
+        save = f"from blocks.ssh_host import SSHHost; SSHHost(**{fields!r}).save('saved-loop')"
+        subprocess.run([sys.executable, "-c", save], env=env, cwd=ROOT, check=True)
+        batch = here.batch("blocks", [{"id": "greet", "instruction": GREETING}], route={"host": "saved", **CLAUDE})
+        batch.write_text(batch.read_text().replace('"loop": {', '"saved": {"block": "saved-loop"}, "loop": {'))
+        done = here.run(batch, **api, OVERNIGHT_KEY_REHEARSAL="not-the-key-that-works")
+        assert done.code == 0, done.err
+        runs = httpx.post(f"{server.api_url}/flow_runs/filter", json={}, auth=tuple(server.auth.split(":"))).json()
+        assert [run["state"]["name"] for run in runs] == ["Completed"]
+    assert "starting a private server" not in done.err
+    assert subprocess.run(["grep", "-rlF", KEYS["rehearsal"], here.directory / "own-api"], check=False).returncode == 1
+
+
+def test_a_dry_run_of_markdown_tasks_shows_every_plan_and_no_key(here: World) -> None:
+    hosts, route = json.dumps({"loop": here.hosts["loop"]}), json.dumps({"host": "loop", **CLAUDE})
+    files = [here.directory / name for name in ("first.md", "second.md")]
+    for path in files:
+        path.write_text(f"---\nhosts: {hosts}\nrepo: {here.repo}\nbase: main\nroute: {route}\n---\n\n--- {GREETING}\n")
+    done = here.run(*files, "--dry-run", "--only", "second")
+    assert done.code == 0, done.err
+    (plan,) = json.loads(done.out)
+    assert plan["task_id"] == "second"
+    assert plan["argv"][-1].startswith(f"--- {GREETING}")
+    assert plan["env"]["ANTHROPIC_AUTH_TOKEN"] == "<provider:rehearsal>"
+    assert plan["env"]["ANTHROPIC_API_KEY"] == ""
+    assert plan["env"]["CLAUDE_CODE_OAUTH_TOKEN"].startswith("absent: ")
+    assert not any(key in done.out for key in KEYS.values())
 
 
 def _wait_for(here: World, pattern: str) -> Path:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +53,20 @@ def git(place: Path, *arguments: str, env: Mapping[str, str] | None = None) -> s
 
 def make_repo(path: Path) -> Repo:
     """A repository with one commit on main."""
-    path.mkdir(parents=True)
+    shutil.copytree(_template(), path)
+    return Repo(path, SEARCH_PATH)
+
+
+@cache
+def _template() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="overnight-repo-"))
+    atexit.register(shutil.rmtree, path)
     git(path, "init", "-q", "-b", "main")
     (path / "README").write_text("hello\n")
     (path / ".gitignore").write_text("ignored/\n")
     git(path, "add", "-A")
     git(path, "commit", "-q", "-m", "base")
-    return Repo(path, SEARCH_PATH)
+    return path
 
 
 def commit(place: Path, name: str, text: str = "text\n") -> str:

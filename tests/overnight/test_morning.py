@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+
+from overnight.failures import Evidence, FailureKind, fail
+from overnight.morning import markdown, rows, run_markdown
+from overnight.report import Phases
+from tests.overnight.samples import BATCH_ID, full_run, report, run
+
+
+def test_the_page_says_everything_of_a_run() -> None:
+    words = run_markdown(full_run())
+    for said in (
+        "### shout: failed",
+        f"Branch `overnight/{BATCH_ID}/shout` in `/srv/app`, 1 file changed",
+        "- `cccccccccc` Add --shout",
+        "- cause: **verify-failed** (work; retry: never)",
+        "  - exit: `make test` ended with 2 at 61.5 s in verify",
+        "- mend: see the tail of the check's output",
+        "The agent's claim does not hold: it reported success; there is no commit.",
+        "Not committed: 2 files, saved as `refs/overnight/x/wip` in `/srv/app`.",
+        "Further tips: `refs/overnight/x/other/y` eeeeeeeeee",
+        "Check `make test` ended with 2 after 4 s.",
+        "claude-code 2.1.330 on box; glm-5.2 of zai; 60 s; 1234 tokens; 0.50 USD; log `/state/runs/x`",
+    ):
+        assert said in words
+
+
+def test_what_did_not_happen_is_not_mentioned() -> None:
+    words = run_markdown(run())
+    assert words == "### shout: succeeded\n\nclaude-code on box; glm-5.2 of zai; cost not known\n"
+
+
+def test_a_check_that_passed_and_a_second_attempt_are_said() -> None:
+    verify = full_run().verify
+    assert verify is not None
+    words = run_markdown(run(attempt=2, verify=verify.model_copy(update={"exit_code": 0})))
+    assert words.startswith("### shout: succeeded (attempt 2)")
+    assert "Check `make test` passed after 4 s." in words
+
+
+def test_a_check_ended_by_its_limit_says_so() -> None:
+    verify = full_run().verify
+    assert verify is not None
+    assert "ended by its time limit" in run_markdown(run(verify=verify.model_copy(update={"exit_code": None})))
+
+
+def test_the_whole_night_on_a_page() -> None:
+    words = markdown(report(full_run(), run(task_id="readme")))
+    assert words.startswith("# night: 1 succeeded, 1 failed\n")
+    assert f"Batch `{BATCH_ID}`, 2026-11-22 21:00 UTC, 3600 s." in words
+    assert "- **open** claude-code on box, glm-5.2 of zai, preflight 2.0 s\n" in words
+    assert "- **shut** claude-code on box, glm-5.1 of zai, preflight 1.0 s: auth-rejected: 401. Mend: " in words
+    assert words.index("### shout") < words.index("### readme")
+
+
+def test_rows_are_json_and_one_an_attempt() -> None:
+    lost = fail(FailureKind.LOST, Evidence(source="host", seen="rebooted"))
+    found = rows(report(run(state="lost", failure=lost), run(attempt=2, seconds=Phases(run=3.0))))
+    assert json.loads(json.dumps(found)) == found
+    assert [(r["attempt"], r["state"], r["cause"], r["run s"]) for r in found] == [
+        (1, "lost", "lost", None),
+        (2, "succeeded", "", 3.0),
+    ]
+    assert found[0]["model"] == "glm-5.2 of zai"

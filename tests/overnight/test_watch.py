@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from overnight.events import Act, AgentEvent, Exited, Heartbeat, Killed, Lost, Output, RunEvent, Started
+from overnight.failures import FailureKind
+from overnight.harnesses import HARNESSES
+from overnight.spec import Limits
+from overnight.watch import Watch, describe
+from tests.overnight.samples import LOCK, plan
+
+K = FailureKind
+LIMITS = Limits(first_event_s=60, quiet_s=420, no_change_s=900)
+STARTED = Started(7, 100.0)
+INIT = {"type": "system", "subtype": "init", "model": "glm-5.2", "session_id": "s", "tools": []}
+ANSWER = {"type": "assistant", "message": {"model": "glm-5.2", "content": [{"type": "text", "text": "401 429"}]}}
+DONE = {"type": "result", "subtype": "success", "is_error": False, "result": "Done", "session_id": "s"}
+
+
+def retry(status: int | None, error: str) -> dict[str, Any]:
+    known = {"type": "system", "subtype": "api_retry", "attempt": 1, "max_retries": 2, "retry_delay_ms": 500}
+    return {**known, "error_status": status, "error": error}
+
+
+def out(*lines: dict[str, Any]) -> Output:
+    return Output("out", 0, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+
+
+def beat(age_s: float, quiet_s: float = 0.0, unchanged_s: float | None = None) -> Heartbeat:
+    return Heartbeat(age_s, 1.5, 3, quiet_s, unchanged_s)
+
+
+def watching(*events: RunEvent) -> Watch:
+    watch = Watch(plan(limits=LIMITS), HARNESSES["claude-code"], LOCK.providers["zai"].errors)
+    for event in events:
+        watch.take(event)
+    return watch
+
+
+def stopped(*events: RunEvent) -> FailureKind | None:
+    found = watching(*events).stop_for()
+    return found.kind if found else None
+
+
+class TestClocks:
+    def test_a_run_that_speaks_and_works_goes_on(self) -> None:
+        assert stopped(STARTED, beat(1), out(INIT), beat(5000, quiet_s=400, unchanged_s=800)) is None
+
+    def test_no_first_event(self) -> None:
+        silent = [STARTED, *(beat(age) for age in range(0, 61, 5))]
+        assert stopped(*silent) is None
+        assert stopped(*silent, beat(65), beat(70)) is K.SILENT_START
+
+    def test_output_that_is_no_event_is_no_first_event(self) -> None:
+        noise = Output("err", 0, b"Loading...\n")
+        assert stopped(STARTED, noise, beat(65), noise, beat(70)) is K.SILENT_START
+
+    def test_quiet_after_it_spoke(self) -> None:
+        assert stopped(STARTED, out(INIT), beat(500, quiet_s=420)) is None
+        assert stopped(STARTED, out(INIT), beat(500, quiet_s=421)) is K.WENT_QUIET
+
+    def test_speaking_without_a_change(self) -> None:
+        assert stopped(STARTED, out(INIT), beat(1000, unchanged_s=901)) is K.NO_CHANGE
+
+    def test_an_ended_run_is_not_stopped(self) -> None:
+        for ending in (Exited(1, None, 70.0), Killed("request", 70.0), Lost("rebooted")):
+            assert stopped(STARTED, beat(65), beat(70), ending) is None
+
+    def test_what_the_provider_did_is_the_cause_of_a_silence(self) -> None:
+        found = watching(STARTED, beat(1), out(INIT, retry(429, "rate_limit")), beat(500, quiet_s=490)).stop_for()
+        assert found is not None
+        assert found.kind is K.RATE_LIMITED
+        assert "quiet_s 420 ran out at 490 s" in str(found.evidence[-2])
+
+    def test_a_cause_nobody_can_name_does_not_hide_the_silence(self) -> None:
+        odd = retry(None, "unheard_of") | {"error_status": 302}
+        assert stopped(STARTED, out(INIT, odd), beat(500, quiet_s=490)) is K.WENT_QUIET
+
+
+class TestLink:
+    """No time passes here while the link is down: ages come from heartbeats only."""
+
+    def test_without_heartbeats_nothing_is_silent(self) -> None:
+        assert stopped() is None
+        assert stopped(STARTED) is None
+        assert stopped(STARTED, beat(30)) is None
+        assert stopped(STARTED, out(INIT), beat(30)) is None
+
+    def test_the_heartbeat_after_a_break_comes_before_what_piled_up(self) -> None:
+        after = [STARTED, beat(5), beat(3600, quiet_s=1)]
+        assert stopped(*after) is None
+        assert stopped(*after, out(INIT, ANSWER), beat(3605, quiet_s=1)) is None
+        assert stopped(*after, beat(3605, quiet_s=3605)) is K.SILENT_START
+
+    def test_a_run_that_fell_silent_during_the_break_is_found_at_once(self) -> None:
+        assert stopped(STARTED, beat(5), out(INIT), beat(3600, quiet_s=3590)) is K.WENT_QUIET
+
+    def test_what_piled_up_does_not_count_as_silence(self) -> None:
+        assert stopped(STARTED, beat(5), out(INIT), beat(3600, quiet_s=2), out(ANSWER)) is None
+
+
+class TestFirstEvent:
+    def test_its_time_is_the_heartbeat_s(self) -> None:
+        assert watching(STARTED, beat(3), out(INIT), beat(8), out(ANSWER)).first_event_s == 3
+
+    def test_it_may_come_before_any_heartbeat(self) -> None:
+        assert watching(STARTED, out(INIT)).first_event_s == 0
+
+    def test_it_is_not_known_after_a_break_or_from_a_copy(self) -> None:
+        assert watching(STARTED, beat(3), beat(3600), out(INIT)).first_event_s is None
+        assert watching(STARTED, beat(3600), out(INIT)).first_event_s is None
+        assert watching(out(INIT), STARTED, beat(3600), out(ANSWER)).first_event_s is None
+
+    def test_a_copy_is_a_sign_of_life(self) -> None:
+        assert stopped(out(INIT), STARTED, beat(3600, quiet_s=1), beat(3605, quiet_s=1)) is None
+
+
+class TestCauses:
+    def test_a_refused_key_stops_the_run_at_its_first_event(self) -> None:
+        found = watching(STARTED, beat(1), out(INIT, retry(401, "authentication_failed"))).stop_for()
+        assert found is not None
+        assert (found.kind, found.shuts_route) == (K.AUTH_REJECTED, True)
+        assert "401 authentication_failed" in found.evidence[0].seen
+
+    @pytest.mark.parametrize("trouble", [retry(429, "rate_limit"), retry(529, "overloaded"), retry(None, "unknown")])
+    def test_what_time_may_mend_does_not(self, trouble: dict[str, Any]) -> None:
+        assert stopped(STARTED, beat(1), out(INIT, trouble)) is None
+
+    def test_prose_and_tool_output_do_not(self) -> None:
+        assert stopped(STARTED, beat(1), out(INIT, ANSWER | {"error": None})) is None
+
+    def test_a_line_cut_in_two_is_read_once_whole(self) -> None:
+        whole = out(INIT, retry(401, "authentication_failed")).data
+        for at in (1, len(whole) // 2, len(whole) - 1):
+            watch = watching(STARTED, beat(1), Output("out", 0, whole[:at]))
+            assert watch.stop_for() is None
+            watch.take(Output("out", at, whole[at:]))
+            assert watch.stop_for() is not None
+
+
+class TestWhatIsShown:
+    def test_only_what_is_worth_a_line(self) -> None:
+        watch = watching(STARTED, beat(2))
+        shown = watch.take(out(INIT, ANSWER, DONE))
+        assert [(s.at_s, describe(s.event)) for s in shown] == [(2, "started, model glm-5.2"), (2, "result ok")]
+
+    def test_the_model_s_words_are_never_shown(self) -> None:
+        acts = (describe(AgentEvent(act, text="secret words", tool="Bash")) for act in Act)
+        assert not [words for words in acts if "secret words" in words]
+
+    @pytest.mark.parametrize(
+        ("event", "words"),
+        [
+            (AgentEvent(Act.RETRYING, status=429, error="rate_limit", attempt=2), "retry 2: 429 rate_limit"),
+            (AgentEvent(Act.RETRYING), "retry ?: no answer"),
+            (AgentEvent(Act.TOOL_STARTED, tool="Bash"), "tool Bash"),
+            (AgentEvent(Act.COMMITTED, sha="c" * 40), "commit cccccccccc"),
+            (AgentEvent(Act.DENIED, tool="Bash"), "permission denied: Bash"),
+            (AgentEvent(Act.ERROR, error="overloaded"), "error overloaded"),
+            (AgentEvent(Act.RESULT, ok=False, status=401), "result: 401"),
+            (AgentEvent(Act.SPOKE), "spoke"),
+        ],
+    )
+    def test_an_event_in_a_few_words(self, event: AgentEvent, words: str) -> None:
+        assert describe(event) == words
+
+    def test_model_and_verdict_come_from_the_newest_events(self) -> None:
+        other = {**ANSWER, "message": {**ANSWER["message"], "model": "glm-5.1"}}  # type: ignore[dict-item]  # it is one
+        watch = watching(STARTED, out(INIT))
+        assert (watch.model_answered(), watch.last_result()) == (None, None)
+        watch.take(out(ANSWER, other, DONE, DONE | {"is_error": True}))
+        verdict = watch.last_result()
+        assert watch.model_answered() == "glm-5.1"
+        assert verdict is not None
+        assert verdict.ok is False
