@@ -126,9 +126,12 @@ async def _preflights(night: Night) -> None:
 async def _preflight(night: Night, task: TaskSpec) -> None:
     began = time.monotonic()
     state = await _state_of(preflight(night, task, return_state=True))
-    error = state.data if state.is_failed() else None
-    if isinstance(error, FailureError) and task.route not in night.checked:
-        night.settle(Checked(task.route, time.monotonic() - began, error.failure))
+    if task.route in night.checked:
+        return
+    error = await state.aresult(raise_on_failure=False)
+    seen = Evidence(source="host", seen=f"{type(error).__name__}: {error}", where="overnight")
+    failure = error.failure if isinstance(error, FailureError) else fail(FailureKind.INTERNAL, seen)
+    night.settle(Checked(task.route, time.monotonic() - began, failure))
 
 
 async def _task(night: Night, task: TaskSpec, slots: asyncio.Semaphore) -> list[RunReport]:

@@ -17,7 +17,7 @@ from overnight.ledger import Ledger
 from overnight.lockfile import ProviderLock
 from overnight.night import now
 from overnight.plan import Planner, RunPlan
-from overnight.spec import BatchSpec, is_url
+from overnight.spec import BatchSpec, HostSpec, is_url
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,12 @@ def with_hosts(prepared: Prepared) -> Prepared:
     """The same batch with every `block: NAME` host loaded from the Prefect API.
 
     Raises:
-        BadInput: a block is missing or malformed.
+        BadInput: a block is missing or malformed, or names a key file that is not here.
     """
     hosts = load_hosts(prepared.batch.hosts, prepared.batch.source)
-    return replace(prepared, batch=prepared.batch.model_copy(update={"hosts": hosts}))
+    batch = prepared.batch.model_copy(update={"hosts": {name: _at_home(host) for name, host in hosts.items()}})
+    _check_key_files(batch)
+    return replace(prepared, batch=batch)
 
 
 def record(prepared: Prepared, state: Path) -> Ledger:
@@ -93,6 +95,11 @@ def _check_repositories(batch: BatchSpec, search_path: str) -> None:
             seen = error.failure.evidence[0].seen
             problem = f"no commit {task.base!r} in {task.repo} ({seen})"
             raise BadInput(batch.source, f"{task.field}.base", problem, "Name a branch, tag or commit of it") from error
+
+
+def _at_home(host: HostSpec) -> HostSpec:
+    """A block is used on any machine, so `~` in it is the home of this one."""
+    return host if host.key_file is None else host.model_copy(update={"key_file": host.key_file.expanduser()})
 
 
 def _check_key_files(batch: BatchSpec) -> None:

@@ -23,6 +23,7 @@ from typing import IO, Any
 import httpx
 import psutil
 
+from overnight.failures import BadInput
 from overnight.ledger import write
 
 START_S, STOP_S, DRAIN_S = 120.0, 20.0, 30.0
@@ -84,7 +85,7 @@ def private_server(state: Path, environ: Mapping[str, str]) -> Iterator[PrivateS
     server, so a killed user never stops it for the others.
 
     Raises:
-        TimeoutError: it did not answer within 120 s; the log's place is named.
+        BadInput: it did not answer within 120 s; the log's place is named.
     """
     directory = state / "prefect"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -165,7 +166,8 @@ def _start(directory: Path, environ: Mapping[str, str]) -> PrivateServer:
             return server
         time.sleep(0.2)
     _stop(directory)
-    raise TimeoutError(f"the private Prefect server did not start; its log is {directory / 'server.log'}")
+    mend = f"Read {directory / 'server.log'}; or set PREFECT_API_URL to a server of your own"
+    raise BadInput(str(directory), "private Prefect server", "did not start", mend)
 
 
 def _stop(directory: Path) -> None:

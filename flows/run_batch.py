@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
@@ -24,8 +26,8 @@ from flows.private_server import PrivateServer, private_server
 from flows.progress import Progress
 from overnight.failures import BadInput
 from overnight.ledger import Ledger, write
-from overnight.night import Night
-from overnight.report import EXIT_INTERRUPTED, BatchReport, last_attempts
+from overnight.night import Night, now
+from overnight.report import EXIT_FAILED, EXIT_INTERRUPTED, BatchReport, last_attempts
 from overnight.station import Interrupt
 
 
@@ -57,10 +59,11 @@ def run_batch(
         raise BadInput("command line", "--json", f"no folder {json_path.absolute().parent}", "Create it first")
     prepared = None
     if resume:
-        Ledger(directory, resume).reopen()
+        _check_resumable(Ledger(directory, resume))
     else:
         prepared = prepare(files, lock, only, os.environ)
     _quiet_console()
+    began = now()
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(sys.stderr))
         server = stack.enter_context(prefect_api(directory, progress))
@@ -77,14 +80,29 @@ def run_batch(
         if server is not None:
             server.drain()
     report_path = directory / "batches" / batch_id / "report.json"
-    if not report_path.exists():
-        sys.stderr.write(f"The flow ended without a report: {outcome.message}\n")
-        return EXIT_INTERRUPTED if interrupt.happened else 1
-    report = BatchReport.model_validate_json(report_path.read_text(encoding="utf-8"))
+    report = _written_since(report_path, began)
+    if report is None:
+        sys.stderr.write(f"The batch ended without a report: {outcome.message}\n")
+        return EXIT_INTERRUPTED if interrupt.happened else EXIT_FAILED
     if json_path is not None:
         write(json_path.absolute(), report.to_json())
     sys.stdout.write(summary(report, report_path.parent))
     return report.exit_code
+
+
+def _check_resumable(ledger: Ledger) -> None:
+    """Refuse what the flow would refuse, while nothing is started yet."""
+    ledger.reopen()
+    with ledger.held():
+        pass
+
+
+def _written_since(path: Path, began: datetime) -> BatchReport | None:
+    """The report of this very start; one of an earlier start of the batch does not count."""
+    if not path.exists():
+        return None
+    report = BatchReport.model_validate_json(path.read_text(encoding="utf-8"))
+    return report if report.ended_at >= began else None
 
 
 async def _ended(call: Any) -> State[Any]:
@@ -101,8 +119,18 @@ def _quiet_console() -> None:
 
 @contextmanager
 def prefect_api(state: Path, progress: Progress) -> Iterator[PrivateServer | None]:
-    """The configured Prefect API, or a private server for as long as the batch runs."""
-    if get_current_settings().api.url is not None:
+    """The configured Prefect API, or a private server for as long as the batch runs.
+
+    Raises:
+        BadInput: the configured API does not answer.
+    """
+    configured = get_current_settings().api.url
+    if configured is not None:
+        with get_client(sync_client=True) as client:
+            error = client.api_healthcheck()
+        if error is not None:
+            mend = "Start that server, or unset it and a private one is used"
+            raise BadInput("environment or Prefect profile", "PREFECT_API_URL", f"{configured}: {error}", mend)
         yield None
         return
     progress.say("No Prefect API is configured: starting a private server (about 10 s the first time)")

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from overnight.failures import BadInput
 from overnight.handle import RunHandle
@@ -29,6 +29,15 @@ from overnight.report import RunReport
 from overnight.spec import BatchSpec
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class _Asked(BaseModel):
+    """`batch.json`."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    batch_id: str
+    started_at: datetime
+    spec: BatchSpec
 
 
 class Ledger:
@@ -52,8 +61,8 @@ class Ledger:
                 str(self.state), "--state", f"cannot be written: {error.strerror}", "Give another --state"
             ) from error
         write(self.directory / "lock.json", lock_text)
-        asked = {"schema": 1, "batch_id": self.batch_id, "started_at": started_at.isoformat()}
-        write(self.directory / "batch.json", json.dumps({**asked, "spec": batch.model_dump(mode="json")}, indent=2))
+        asked = _Asked(schema=1, batch_id=self.batch_id, started_at=started_at, spec=batch)
+        write(self.directory / "batch.json", asked.model_dump_json(by_alias=True, indent=2))
 
     def reopen(self) -> tuple[BatchSpec, datetime]:
         """What was asked, from an earlier start of this batch.
@@ -62,18 +71,18 @@ class Ledger:
             BadInput: there is no such batch here, or its record does not read.
         """
         path = self.directory / "batch.json"
+        known = [folder.name for folder in (self.state / "batches").glob("*")]
+        if self.batch_id not in known:
+            near = suggest(self.batch_id, known)
+            raise BadInput(str(self.state), "--resume", f"no batch {self.batch_id!r}", near)
         try:
-            asked = json.loads(path.read_text(encoding="utf-8"))
-            return BatchSpec.model_validate(asked["spec"]), datetime.fromisoformat(asked["started_at"])
-        except FileNotFoundError:
-            known = [p.name for p in (self.state / "batches").glob("*")]
-            raise BadInput(
-                str(self.state), "--resume", f"no batch {self.batch_id!r}", suggest(self.batch_id, known)
-            ) from None
-        except (ValueError, KeyError, ValidationError) as error:
-            raise BadInput(
-                str(path), "file", f"does not read: {type(error).__name__}", "Restore it from a copy"
-            ) from error
+            asked = _Asked.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise BadInput(str(path), "file", f"cannot be read: {error.strerror}", "Restore it from a copy") from error
+        except ValidationError as error:
+            why = error.errors(include_input=False)[0]["msg"]
+            raise BadInput(str(path), "file", f"does not fit: {why}", "Restore it from a copy") from None
+        return asked.spec, asked.started_at
 
     @contextmanager
     def held(self) -> Iterator[None]:

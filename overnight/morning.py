@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from overnight.failures import Failure
-from overnight.report import BatchReport, RouteReport, RunReport
+from overnight.report import BatchReport, RouteReport, RunReport, Verify
 
 
 def rows(report: BatchReport) -> list[dict[str, Any]]:
@@ -65,9 +65,14 @@ def run_markdown(run: RunReport) -> str:
     if run.other_refs:
         lines += ["Further tips: " + ", ".join(f"`{ref}` {sha[:10]}" for ref, sha in run.other_refs.items()), ""]
     if run.verify:
-        ended = "passed" if run.verify.exit_code == 0 else f"ended with {run.verify.exit_code}"
-        lines += [f"Check `{run.verify.command}` {ended} after {run.verify.seconds:.0f} s.", ""]
+        lines += [f"Check `{run.verify.command}` {_ended(run.verify)} after {run.verify.seconds:.0f} s.", ""]
     return "\n".join([*lines, f"{_figures(run)}", ""])
+
+
+def _ended(verify: Verify) -> str:
+    if verify.exit_code is None:
+        return "was ended by its time limit"
+    return "passed" if verify.exit_code == 0 else f"ended with {verify.exit_code}"
 
 
 def _failure_lines(failure: Failure) -> list[str]:

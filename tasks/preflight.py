@@ -13,13 +13,13 @@ from overnight.failures import FailureError
 from overnight.night import Night
 from overnight.spec import TaskSpec
 from tasks.calls import in_thread
-from tasks.retries import WIRE_DELAYS_S, mends_the_wire
+from tasks.retries import PREFLIGHT_DELAYS_S, mends_the_wire
 
 
 @task(
     task_run_name="preflight {first.route}",
-    retries=len(WIRE_DELAYS_S),
-    retry_delay_seconds=WIRE_DELAYS_S,
+    retries=len(PREFLIGHT_DELAYS_S),
+    retry_delay_seconds=PREFLIGHT_DELAYS_S,
     retry_jitter_factor=0.3,
     retry_condition_fn=mends_the_wire,
     cache_policy=NO_CACHE,

@@ -10,6 +10,8 @@ from overnight.failures import Failure, FailureError, Retry
 
 BACKOFF_S = (30.0, 120.0, 300.0)
 WIRE_DELAYS_S: list[float] = [2, 8, 20]
+# a connection is itself dialled for 20 s, and a route that is down should be named soon
+PREFLIGHT_DELAYS_S: list[float] = [3]
 
 
 def mends_the_wire(task: Any, task_run: Any, state: State[Any]) -> bool:  # noqa: ARG001  # Prefect's signature

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jsonschema
 import psutil
 import pytest
@@ -37,7 +36,7 @@ def here(tmp_path_factory: pytest.TempPathFactory, real_agent: Callable[[str], A
 @pytest.fixture(scope="module")
 def night(here: World) -> tuple[World, dict[str, Any]]:
     """The issue's night: 5 tasks, 2 hosts, 2 providers, one route shut."""
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"id": "greet", "instruction": GREETING, "route": {"host": "loop"}, "verify": "test -f second.txt"},
         {"id": "count", "instruction": COUNT, "route": {"host": "box", **GOOSE}},
         {"id": "careless", "instruction": CARELESS, "route": {"host": "box"}, "limits": {"attempts": 1}},
@@ -172,8 +171,19 @@ def test_bad_input_is_exit_code_2_and_starts_nothing(here: World) -> None:
     assert set((here.state / "batches").glob("*")) == before
 
 
+def test_a_prefect_api_that_does_not_answer_is_named_before_anything_starts(here: World) -> None:
+    batch = here.batch("nowhere", [{"id": "a", "instruction": GREETING}], route={"host": "loop", **CLAUDE})
+    done = here.run(batch, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.code == 2
+    assert "PREFECT_API_URL: http://127.0.0.1:9/api" in done.err
+    assert not list((here.state / "batches").glob("nowhere-*"))
+
+
 def test_an_interrupted_batch_is_left_and_resumed_without_loss(here: World) -> None:
-    tasks = [{"id": "haiku", "instruction": SLOW}, {"id": "idle", "instruction": IDLE, "limits": {"attempts": 1}}]
+    tasks: list[dict[str, Any]] = [
+        {"id": "haiku", "instruction": SLOW},
+        {"id": "idle", "instruction": IDLE, "limits": {"attempts": 1}},
+    ]
     batch = here.batch("later", tasks, route={"host": "box", **CLAUDE})
     process = here.start(batch, "--on-interrupt", "detach", "--json", here.directory / "left.json")
     handle = _wait_for(here, "later-*/runs/*haiku*/handle.json")
@@ -224,7 +234,7 @@ def test_saved_blocks_are_used_and_hold_no_key_in_clear(here: World) -> None:
     """Key and host as blocks of a Prefect API that is configured; none of it in the environment or the batch file."""
     with private_server(here.directory / "own-api", here.env) as server:
         api = {"PREFECT_API_URL": server.api_url, "PREFECT_API_AUTH_STRING": server.auth}
-        overnight = Path(sys.executable).with_name("overnight")
+        overnight = str(Path(sys.executable).with_name("overnight"))
         add = [overnight, "credentials", "add", "rehearsal", "--from-stdin"]
         env = {**here.env, **api}
         saved = subprocess.run(add, input=KEYS["rehearsal"], env=env, text=True, check=True, capture_output=True)
@@ -236,7 +246,8 @@ def test_saved_blocks_are_used_and_hold_no_key_in_clear(here: World) -> None:
         batch.write_text(batch.read_text().replace('"loop": {', '"saved": {"block": "saved-loop"}, "loop": {'))
         done = here.run(batch, **api, OVERNIGHT_KEY_REHEARSAL="not-the-key-that-works")
         assert done.code == 0, done.err
-        runs = httpx.post(f"{server.api_url}/flow_runs/filter", json={}, auth=tuple(server.auth.split(":"))).json()
+        with server.client() as client:
+            runs = client.post("/flow_runs/filter", json={}).json()
         assert [run["state"]["name"] for run in runs] == ["Completed"]
     assert "starting a private server" not in done.err
     assert subprocess.run(["grep", "-rlF", KEYS["rehearsal"], here.directory / "own-api"], check=False).returncode == 1

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from flows.private_server import private_server
+from overnight.failures import BadInput
 
 pytestmark = pytest.mark.full
 _USER = """
@@ -54,7 +55,7 @@ def test_it_lets_nobody_in_without_its_password(tmp_path: Path) -> None:
 def test_a_server_that_cannot_start_names_its_log(tmp_path: Path) -> None:
     (tmp_path / "prefect").mkdir()
     (tmp_path / "prefect" / "prefect.db").write_bytes(b"no database" * 100)
-    with pytest.raises(TimeoutError, match="server.log"), private_server(tmp_path, os.environ):
+    with pytest.raises(BadInput, match=r"server\.log"), private_server(tmp_path, os.environ):
         pass
 
 

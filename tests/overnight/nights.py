@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -166,7 +166,9 @@ class Evening:
         )
 
     @contextmanager
-    def night(self, *tasks: TaskSpec, batch_id: str = "b1") -> Iterator[Night]:
+    def night(
+        self, *tasks: TaskSpec, batch_id: str = "b1", reveal: Callable[[str], str] | None = None
+    ) -> Iterator[Night]:
         batch = BatchSpec(name="t", source="t.yaml", author="Agent <a@b.c>", hosts={"box": self.host}, tasks=tasks)
         self.state = self.directory / "state"
         ledger = Ledger(self.state, batch_id)
@@ -178,7 +180,7 @@ class Evening:
             lock=lockfile.load(self.lock),
             lock_path=self.lock,
             harnesses=HARNESSES,
-            reveal=lambda _provider: self.key,
+            reveal=reveal or (lambda _provider: self.key),
             search_path=SEARCH_PATH,
             tell=lambda *words: self.told.append(" | ".join(words)),
         )

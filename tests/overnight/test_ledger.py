@@ -53,13 +53,17 @@ class TestBatch:
         assert error.mend == f"Did you mean {BATCH_ID}?"
         assert refusal(Ledger(ledger.state / "none", "x")).mend == "Known: none"
 
+    def test_a_batch_whose_record_was_never_written_is_refused(self, ledger: Ledger) -> None:
+        (ledger.directory / "batch.json").unlink()
+        assert refusal(ledger).problem == "cannot be read: No such file or directory"
+
     @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"spec": {}, "started_at": "x"}', "\xff"])
     def test_a_record_that_does_not_read_is_refused(self, ledger: Ledger, text: str) -> None:
         path = ledger.directory / "batch.json"
         path.write_bytes(text.encode("latin-1"))
         error = refusal(ledger)
         assert (error.where, error.field) == (str(path), "file")
-        assert error.problem.startswith("does not read")
+        assert error.problem.startswith("does not fit: ")
 
     @pytest.mark.parametrize("batch_id", ["", ".", "..", "../batches", "a/b", "/etc", "a\0b"])
     def test_an_id_cannot_lead_out_of_the_state_directory(self, ledger: Ledger, batch_id: str) -> None:
@@ -160,7 +164,7 @@ class TestLog:
     def test_a_torn_last_line_spoils_no_other(self, ledger: Ledger) -> None:
         ledger.log("r", AT, "first")
         with (ledger.run_dir("r") / "events.jsonl").open("ab") as file:
-            file.write('{"at": "2026-11-22T21:00:00.000+00:00", "event": "gr'.encode() + "ö".encode()[:1])
+            file.write(b'{"at": "2026-11-22T21:00:00.000+00:00", "event": "gr' + "ö".encode()[:1])
         ledger.log("r", AT, "after the crash")
         content = (ledger.run_dir("r") / "events.jsonl").read_bytes().splitlines()
         assert [json.loads(line)["event"] for line in (content[0], content[2])] == ["first", "after the crash"]

@@ -42,7 +42,8 @@ def test_a_check_that_passed_and_a_second_attempt_are_said() -> None:
 def test_a_check_ended_by_its_limit_says_so() -> None:
     verify = full_run().verify
     assert verify is not None
-    assert "ended by its time limit" in run_markdown(run(verify=verify.model_copy(update={"exit_code": None})))
+    words = run_markdown(run(verify=verify.model_copy(update={"exit_code": None})))
+    assert "Check `make test` was ended by its time limit after 4 s." in words
 
 
 def test_the_whole_night_on_a_page() -> None:

@@ -91,7 +91,7 @@ def test_an_ending_nobody_can_name_shows_head_and_tail() -> None:
     out = b"first words\n" + b"x" * 1000 + b"\nlast words"
     found = process(transcript(ending=BADLY, out=out, err=b"\xffbad\n"))
     assert found is not None
-    assert [str(e) for e in found.evidence][0] == "exit: exit code 1 at 30.0 s"
+    assert str(found.evidence[0]) == "exit: exit code 1 at 30.0 s"
     shown = " | ".join(e.seen for e in found.evidence)
     assert "1023 bytes, begins: first words x" in shown
     assert shown.count("last words") == 1
@@ -110,7 +110,8 @@ def test_limits_show_what_was_going_on() -> None:
     log = process(transcript(ending=LOG, out=b"again and again"))
     assert time is not None
     assert log is not None
-    assert [e.seen for e in time.evidence] == ["ended by the host at its limit of 30 s", "last event: tool-started Bash"]
+    assert time.evidence[0].seen == "ended by the host at its limit of 30 s"
+    assert time.evidence[1].seen == "last event: tool-started Bash"
     assert log.evidence[0].seen == "15 bytes written"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from overnight.env import Absent, EnvPatch, Secret, Value
+from overnight.env import Absent, Binding, EnvPatch, Secret, Value
 from overnight.failures import BadInput
 from overnight.harnesses import HARNESSES
 from overnight.lockfile import Header, ProviderLock
@@ -168,7 +168,7 @@ class TestDigest:
         assert dataclasses.replace(found, limits=found.limits.model_copy(update=more)).digest != found.digest
 
     def test_it_tells_bindings_of_one_name_apart(self) -> None:
-        kinds = [Value("zai"), Secret("zai"), Absent("zai"), Value("")]
+        kinds: list[Binding] = [Value("zai"), Secret("zai"), Absent("zai"), Value("")]
         found = {dataclasses.replace(plan(), env=EnvPatch([("A", kind)])).digest for kind in kinds}
         assert len(found) == len(kinds)
 
@@ -203,7 +203,8 @@ class TestBudget:
         assert plan(limits=Limits(quiet_s=None, total_s=30)).limits.quiet_s is None
 
     def test_a_harness_that_cannot_be_told_how_long_to_wait_is_not_held_to_it(self) -> None:
-        assert plan(route=ROUTE.model_copy(update={"harness": "goose"}), limits=Limits(quiet_s=1)).longest_wait_s is None
+        goose = ROUTE.model_copy(update={"harness": "goose"})
+        assert plan(route=goose, limits=Limits(quiet_s=1)).longest_wait_s is None
 
     def test_the_wiring_s_own_timing_goes_first(self) -> None:
         own = {"request_timeout_s": 10, "retries": 0, "backoff_s": 1}
@@ -247,9 +248,8 @@ class TestNames:
     def test_every_allowed_name_makes_valid_git_refs(self, name: str) -> None:
         spec = batch(task(id=name), name=name)
         found = planner(spec, batch_id=f"{name}-20261122-210000-ab12").check()[0]
-        refs = [f"refs/heads/{found.branch}", f"refs/overnight/{found.run_id}/wip", f"refs/overnight/base/{found.run_id}"]
-        for ref in refs:
-            subprocess.run(["git", "check-ref-format", ref], check=True)
+        for ref in (f"heads/{found.branch}", f"overnight/{found.run_id}/wip", f"overnight/base/{found.run_id}"):
+            subprocess.run(["git", "check-ref-format", f"refs/{ref}"], check=True)
         assert len(f"{found.run_id}.verify") < 255
 
     def test_run_ids_of_different_tasks_never_meet(self) -> None:

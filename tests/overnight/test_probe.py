@@ -6,7 +6,7 @@ import inspect
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
@@ -42,8 +42,8 @@ def ask(url: str, *, key: str = KEY, header: Header = Header.BEARER, model: str 
 
 
 @contextmanager
-def answering(*said: bytes, hold: bool = False) -> Iterator[str]:
-    """A peer that says these bytes to every request and hangs up, or waits for the client to."""
+def answering(*said: bytes) -> Iterator[str]:
+    """A peer that says these bytes to every request and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -52,11 +52,12 @@ def answering(*said: bytes, hold: bool = False) -> Iterator[str]:
                     client, _ = server.accept()
                 except OSError:
                     return
-                with client:
+                with client, suppress(OSError):  # who asked may leave before the end
                     client.recv(65536)
                     client.sendall(b"".join(said))
-                    if hold:
-                        client.recv(1)
+                    client.shutdown(socket.SHUT_WR)
+                    while client.recv(65536):  # closing on unread bytes would reset the connection
+                        pass
 
         threading.Thread(target=serve, daemon=True).start()
         try:
@@ -158,7 +159,7 @@ def test_no_more_of_an_answer_is_read_than_is_needed() -> None:
     [
         (b"", K.NETWORK, "the connection ended"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf", K.NETWORK, "the connection ended"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", K.NOT_THE_API, "does not speak HTTP"),
+        (b"220 mail.invalid ESMTP\r\n\r\n", K.NOT_THE_API, "does not speak HTTP"),
         (http("200 OK", b"not gzip", "Content-Encoding: gzip"), K.NOT_THE_API, "not encoded as its headers say"),
         (http("200 OK", b"\xff\xfe", "Content-Type: text/html; charset=no-such"), K.NOT_THE_API, "HTTP 200"),
         (http("302 Found", b"", "Location: http://elsewhere.invalid/"), K.NOT_THE_API, "HTTP 302"),
@@ -180,7 +181,6 @@ def test_peers_that_are_no_provider(said: bytes, kind: FailureKind, words: str) 
         ("ftp://127.0.0.1", K.NOT_THE_API),
         ("127.0.0.1:8000", K.NOT_THE_API),
         ("http://[::1", K.NOT_THE_API),
-        ("http://127.0.0.1:99999", K.NOT_THE_API),
     ],
 )
 def test_urls_that_lead_nowhere(url: str, kind: FailureKind) -> None:
@@ -196,7 +196,7 @@ def errors_of_httpx() -> list[type[Exception]]:
 def test_every_error_of_the_library_is_mapped_on_purpose(cls: type[Exception]) -> None:
     by_itself = cls is httpx.LocalProtocolError
     assert by_itself or any(issubclass(cls, known) for known, _, _ in _TRANSPORT)
-    expected = {
+    expected: dict[type[Exception], FailureKind] = {
         httpx.ReadTimeout: K.PROVIDER_MUTE,
         httpx.RemoteProtocolError: K.NOT_THE_API,
         httpx.UnsupportedProtocol: K.NOT_THE_API,

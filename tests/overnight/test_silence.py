@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ K = FailureKind
         ({"cpu_s": 0.0, "processes": 1}, None),
     ],
 )
-def test_the_first_clock_that_ran_out(changes: dict[str, float | None], kind: FailureKind | None) -> None:
+def test_the_first_clock_that_ran_out(changes: dict[str, Any], kind: FailureKind | None) -> None:
     found = judge(dataclasses.replace(WORKING, **changes), LIMITS)
     assert (found.kind if found else None) == kind
 

@@ -50,7 +50,7 @@ class TestClocks:
         assert stopped(STARTED, beat(1), out(INIT), beat(5000, quiet_s=400, unchanged_s=800)) is None
 
     def test_no_first_event(self) -> None:
-        silent = [STARTED, *(beat(age) for age in range(0, 61, 5))]
+        silent: list[RunEvent] = [STARTED, *(beat(age) for age in range(0, 61, 5))]
         assert stopped(*silent) is None
         assert stopped(*silent, beat(65), beat(70)) is K.SILENT_START
 
@@ -90,7 +90,7 @@ class TestLink:
         assert stopped(STARTED, out(INIT), beat(30)) is None
 
     def test_the_heartbeat_after_a_break_comes_before_what_piled_up(self) -> None:
-        after = [STARTED, beat(5), beat(3600, quiet_s=1)]
+        after: list[RunEvent] = [STARTED, beat(5), beat(3600, quiet_s=1)]
         assert stopped(*after) is None
         assert stopped(*after, out(INIT, ANSWER), beat(3605, quiet_s=1)) is None
         assert stopped(*after, beat(3605, quiet_s=3605)) is K.SILENT_START

@@ -124,6 +124,7 @@ def test_preparing_again_changes_nothing_even_when_main_moved(desk: Desk) -> Non
     assert [c.sha for c in desk.collect(second).commits] == [mine]
 
 
+@pytest.mark.full
 def test_a_new_attempt_starts_from_the_newest_base(desk: Desk) -> None:
     desk.prepare()
     moved = commit(desk.repo.path, "meanwhile.txt")
@@ -131,6 +132,7 @@ def test_a_new_attempt_starts_from_the_newest_base(desk: Desk) -> None:
     assert second.base_sha == moved
 
 
+@pytest.mark.full
 def test_many_at_once_send_the_base_once(desk: Desk, remote: Remote) -> None:
     found: list[RunHandle] = []
 
@@ -148,6 +150,7 @@ def test_many_at_once_send_the_base_once(desk: Desk, remote: Remote) -> None:
     assert len(list((mirror / "objects" / "pack").glob("*.pack"))) == 1
 
 
+@pytest.mark.full
 def test_several_controllers_at_once_do_no_harm(desk: Desk, remote: Remote) -> None:
     found: list[str] = []
 
@@ -163,6 +166,7 @@ def test_several_controllers_at_once_do_no_harm(desk: Desk, remote: Remote) -> N
     assert found == [desk.repo.resolve("main")] * 4
 
 
+@pytest.mark.full
 def test_a_second_base_is_sent_as_what_is_new(desk: Desk, remote: Remote) -> None:
     for number in range(30):
         commit(desk.repo.path, f"{number}.txt", "x" * 5000)
@@ -193,6 +197,7 @@ def test_commits_come_home_as_they_were_made(desk: Desk) -> None:
     assert git(desk.repo.path, "cat-file", "blob", f"{BRANCH}:zwei, 二.txt") == "2"
 
 
+@pytest.mark.full
 def test_collecting_again_gives_the_same(desk: Desk) -> None:
     work, handle = desk.prepare()
     commit(work, "one.txt")
@@ -207,6 +212,7 @@ def test_collecting_again_gives_the_same(desk: Desk) -> None:
     assert desk.refs().keys() == refs.keys()
 
 
+@pytest.mark.full
 def test_no_commit_is_no_branch(desk: Desk) -> None:
     _, handle = desk.prepare()
     found = desk.collect(handle)
@@ -214,6 +220,7 @@ def test_no_commit_is_no_branch(desk: Desk) -> None:
     assert desk.refs() == {"refs/heads/main": handle.base_sha, f"{RUN}/base": handle.base_sha}
 
 
+@pytest.mark.full
 def test_the_branch_the_agent_switched_to_is_the_work(desk: Desk) -> None:
     work, handle = desk.prepare()
     git(work, "checkout", "-q", "-b", "feature/x")
@@ -222,6 +229,7 @@ def test_the_branch_the_agent_switched_to_is_the_work(desk: Desk) -> None:
     assert (found.tip, found.branch, found.others) == (made, BRANCH, {})
 
 
+@pytest.mark.full
 def test_a_detached_head_is_the_work(desk: Desk) -> None:
     work, handle = desk.prepare()
     git(work, "checkout", "-q", "--detach")
@@ -251,6 +259,7 @@ def test_work_beside_the_branch_comes_home_too(desk: Desk) -> None:
     assert found.others.items() <= desk.refs().items()
 
 
+@pytest.mark.full
 def test_only_work_beside_the_branch_counts_as_no_commit(desk: Desk) -> None:
     work, handle = desk.prepare()
     git(work, "checkout", "-q", "-b", "aside")
@@ -287,6 +296,7 @@ def test_a_history_that_left_the_base_comes_home_beside_it(desk: Desk, rewrite: 
     assert f"refs/heads/{BRANCH}" not in desk.refs()
 
 
+@pytest.mark.full
 def test_a_branch_reset_below_the_base_is_no_commit(desk: Desk) -> None:
     older = desk.repo.resolve("main")
     commit(desk.repo.path, "more.txt")
@@ -296,6 +306,7 @@ def test_a_branch_reset_below_the_base_is_no_commit(desk: Desk) -> None:
     assert (found.tip, found.others) == (None, {f"{RUN}/other/heads/{BRANCH}": older})
 
 
+@pytest.mark.full
 def test_merges_come_whole(desk: Desk) -> None:
     work, handle = desk.prepare()
     git(work, "checkout", "-q", "-b", "side")
@@ -309,6 +320,7 @@ def test_merges_come_whole(desk: Desk) -> None:
     assert found.others == {f"{RUN}/other/heads/side": side}
 
 
+@pytest.mark.full
 def test_an_unborn_branch_still_gives_its_leftovers(desk: Desk) -> None:
     work, handle = desk.prepare()
     git(work, "checkout", "-q", "--orphan", "fresh")
@@ -341,6 +353,7 @@ def test_what_was_not_committed_is_saved(desk: Desk) -> None:
     assert git(work, "status", "--porcelain").splitlines(), "the workspace itself is left as it is"
 
 
+@pytest.mark.full
 def test_three_hundred_leftovers_are_counted_and_fifty_are_named(desk: Desk) -> None:
     work, handle = desk.prepare()
     for number in range(300):
@@ -350,6 +363,7 @@ def test_three_hundred_leftovers_are_counted_and_fifty_are_named(desk: Desk) -> 
     assert (left.count, len(left.files), left.files[49]) == (300, 50, "049.txt")
 
 
+@pytest.mark.full
 def test_repositories_in_the_work_tree_stay_shut(desk: Desk, tmp_path: Path) -> None:
     work, handle = desk.prepare()
     nested = make_repo(work / "nested").path
@@ -402,6 +416,7 @@ def test_nothing_that_the_agent_planted_runs(desk: Desk, tmp_path: Path) -> None
     assert sentinel.exists(), "the trap itself must work"
 
 
+@pytest.mark.full
 def test_hooks_of_the_user_run_neither_here_nor_there(desk: Desk, tmp_path: Path) -> None:
     sentinel = trap(desk.repo.path, tmp_path)
     git(desk.repo.path, "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "add", ".githooks")
@@ -425,6 +440,7 @@ def test_a_deleted_repository_is_an_error_that_says_where_the_work_lies(desk: De
     assert "there is no repository" in failure.evidence[0].seen
 
 
+@pytest.mark.full
 def test_lost_objects_are_an_error_and_leave_nothing(desk: Desk) -> None:
     work, handle = desk.prepare()
     commit(work, "made.txt")
@@ -437,6 +453,7 @@ def test_lost_objects_are_an_error_and_leave_nothing(desk: Desk) -> None:
     assert desk.refs() == before
 
 
+@pytest.mark.full
 def test_too_much_is_refused(desk: Desk) -> None:
     work, handle = desk.prepare()
     (work / "big").write_bytes(bytes(range(256)) * 10)
@@ -464,6 +481,7 @@ def test_a_branch_of_the_user_that_is_in_the_way_costs_no_commit(desk: Desk) -> 
     assert desk.refs()[f"{RUN}/head"] == made
 
 
+@pytest.mark.full
 def test_a_branch_that_the_user_went_on_with_is_left_alone(desk: Desk) -> None:
     work, handle = desk.prepare()
     made = commit(work, "made.txt")
@@ -476,6 +494,7 @@ def test_a_branch_that_the_user_went_on_with_is_left_alone(desk: Desk) -> None:
     assert desk.refs()[f"refs/heads/{BRANCH}"] == users
 
 
+@pytest.mark.full
 def test_the_next_attempt_takes_the_branch_and_the_first_keeps_its_ref(desk: Desk) -> None:
     work, first = desk.prepare()
     one = commit(work, "one.txt")
@@ -488,6 +507,7 @@ def test_the_next_attempt_takes_the_branch_and_the_first_keeps_its_ref(desk: Des
     assert (refs[f"refs/heads/{BRANCH}"], refs[f"{RUN}/head"]) == (two, one)
 
 
+@pytest.mark.full
 def test_a_url_is_fetched_by_the_host_and_comes_home_to_a_repository_of_ours(desk: Desk) -> None:
     plan = plan_of(f"file://{desk.repo.path}")
     work, handle = desk.prepare(plan)
@@ -504,6 +524,7 @@ def test_a_url_is_fetched_by_the_host_and_comes_home_to_a_repository_of_ours(des
     assert git(home.path, "fsck", "--strict", "--no-dangling") == ""
 
 
+@pytest.mark.full
 def test_a_url_without_a_commit_brings_no_history_home(desk: Desk) -> None:
     plan = plan_of(f"file://{desk.repo.path}", task="quiet")
     _, handle = desk.prepare(plan)
@@ -512,6 +533,7 @@ def test_a_url_without_a_commit_brings_no_history_home(desk: Desk) -> None:
     assert git(home.path, "count-objects") == "0 objects, 0 kilobytes"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("repo", "base"),
     [
@@ -528,11 +550,13 @@ def test_a_url_that_cannot_be_fetched_is_a_workspace_error(desk: Desk, repo: str
     assert not Path("/tmp/never").exists()
 
 
+@pytest.mark.full
 def test_a_base_that_is_not_there_is_a_workspace_error(desk: Desk) -> None:
     with pytest.raises(WorkspaceError, match="no-such-branch"):
         desk.prepare(plan_of(str(desk.repo.path), base="no-such-branch"))
 
 
+@pytest.mark.full
 def test_a_shallow_repository_serves(desk: Desk, tmp_path: Path) -> None:
     commit(desk.repo.path, "second.txt")
     shallow = tmp_path / "shallow"
