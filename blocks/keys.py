@@ -13,11 +13,6 @@ from overnight import keyshape
 from overnight.failures import BadInput, Evidence, FailureError, FailureKind, fail
 
 
-def variable(provider: str) -> str:
-    """The environment variable that may hold a provider's key where there is no block, as in CI."""
-    return f"OVERNIGHT_KEY_{provider.upper().replace('-', '_')}"
-
-
 def reveal(provider: str, environ: Mapping[str, str]) -> str:
     """The key of a provider: from the block saved under the provider's name, else from the environment.
 
@@ -35,7 +30,7 @@ def reveal(provider: str, environ: Mapping[str, str]) -> str:
     block = _block(provider)
     if block is not None:
         return block.key.get_secret_value()
-    name = variable(provider)
+    name = keyshape.variable(provider)
     key = environ.get(name)
     if key is None:
         looked = [f"no block {SLUG}/{provider} is saved", f"{name} is not set"]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from blocks.provider_credentials import ProviderCredentials
+from blocks.provider_credentials import SLUG, ProviderCredentials
 from flows.prepare import state_directory
 from flows.progress import Progress
 from flows.run_batch import prefect_api
+from overnight import keyshape, lockfile
 
 
 def save_key(provider: str, key: str, state: Path | None, environ: Mapping[str, str]) -> str:
@@ -23,4 +24,5 @@ def save_key(provider: str, key: str, state: Path | None, environ: Mapping[str, 
     block = ProviderCredentials(provider=provider, key=SecretStr(key))
     with prefect_api(state_directory(state, environ), Progress(sys.stderr)):
         block.save(provider, overwrite=True)
-    return f"Saved as Prefect block provider-credentials/{provider}"
+    unlike = keyshape.doubt(key, lockfile.load().providers[provider].key)
+    return f"Saved as Prefect block {SLUG}/{provider}" + (f"\nnote: {unlike}" if unlike else "")

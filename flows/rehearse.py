@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from overnight import lockfile
+from overnight import keyshape, lockfile
 from overnight.failures import FailureError
 from overnight.git import Repo
 from overnight.harnesses import HARNESSES
@@ -160,8 +160,8 @@ def _batch_environment(
         "REHEARSAL_AGENTS": str(agents),
         "REHEARSAL_REPO": str(repo.path),
         "REHEARSAL_HARNESS": harness,
-        "OVERNIGHT_KEY_REHEARSAL": Path(sites[RIGHT]["key_file"]).read_text(encoding="ascii"),
-        "OVERNIGHT_KEY_REHEARSAL_INCIDENT": Path(sites[INCIDENT]["key_file"]).read_text(encoding="ascii"),
+        keyshape.variable(RIGHT): Path(sites[RIGHT]["key_file"]).read_text(encoding="ascii"),
+        keyshape.variable(INCIDENT): Path(sites[INCIDENT]["key_file"]).read_text(encoding="ascii"),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from overnight.failures import BadInput
+from overnight.keyshape import KEY_VARIABLES
 from overnight.lockfile import suggest
 from overnight.route import Route
 from overnight.spec import BatchFile, BatchSpec, HostSpec, Limits, TaskEntry, TaskSpec, is_url
@@ -21,7 +22,6 @@ from overnight.yamlfile import fits, parse, read_text
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 # keys of providers are in the environment too, and what stands in a batch file reaches argv, records and logs
-_KEYS = "OVERNIGHT_KEY_"
 _VERBATIM = ("instruction", "verify")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$(.*)", re.DOTALL | re.MULTILINE)
 # a password in any URL; in http also a user alone, which is how access tokens are written
@@ -156,7 +156,7 @@ def _expanded(raw: dict[str, Any], variables: Mapping[str, str], source: str) ->
 
 
 def _variable(name: str, variables: Mapping[str, str], source: str, field: str) -> str:
-    if name.startswith(_KEYS):
+    if name.startswith(KEY_VARIABLES):
         mend = "Leave it out: the run gets the key of its route's provider"
         raise BadInput(source, field, f"${{{name}}} is a key, which must not stand in a batch", mend)
     if name not in variables:
@@ -208,7 +208,7 @@ def _task(entry: TaskEntry, index: int, batch: BatchFile, source: str, folder: P
         instruction=_instruction(entry, field, source, folder),
         route=_route(entry, field, batch, source),
         limits=_limits(entry, field, batch, source),
-        verify=entry.verify or below.verify,
+        verify=(below.verify if entry.verify is None else entry.verify) or None,
         ask_for_commit=asked[0] if asked else True,
         field=field,
     )

@@ -9,6 +9,15 @@ from overnight.lockfile import KeyShape
 _QUOTES = "\"'`"
 
 
+KEY_VARIABLES = "OVERNIGHT_KEY_"
+"""What every environment variable that may hold a provider's key begins with."""
+
+
+def variable(provider: str) -> str:
+    """The environment variable that may hold a provider's key where there is no block, as in CI."""
+    return f"{KEY_VARIABLES}{provider.upper().replace('-', '_')}"
+
+
 class Flaw(NamedTuple):
     """Why no provider can accept this text as a key, and what to store instead."""
 

@@ -3,7 +3,8 @@
 `<state>/batches/<batch_id>/` holds `batch.json` (what was asked), `lock.json`
 (the lock it was planned with), `report.json`, `report.md`, and per attempt
 `runs/<run_id>/` with `plan.json`, `handle.json`, the append-only `out`, `err`
-and `events.jsonl`, and `outcome.json` once it is decided. Nothing about a run
+and `events.jsonl`, `stop.json` when we ended it for a cause, and `outcome.json`
+once it is decided. Nothing about a run
 lives only in memory.
 """
 
@@ -22,7 +23,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from overnight.failures import BadInput
+from overnight.failures import BadInput, Failure
 from overnight.handle import RunHandle
 from overnight.lockfile import suggest
 from overnight.report import RunReport
@@ -105,11 +106,16 @@ class Ledger:
         return path
 
     def save(self, run_id: str, name: str, record: BaseModel | dict[str, Any]) -> None:
-        text = record.model_dump_json(indent=2) if isinstance(record, BaseModel) else json.dumps(record, indent=2)
-        write(self.run_dir(run_id) / f"{name}.json", text)
+        """Write one record of a run as `NAME.json`."""
+        data = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
+        write(self.run_dir(run_id) / f"{name}.json", json.dumps({"schema": 1, **data}, indent=2, ensure_ascii=False))
 
     def handle(self, run_id: str) -> RunHandle | None:
         return _read(self.directory / "runs" / run_id / "handle.json", RunHandle)
+
+    def stop(self, run_id: str) -> Failure | None:
+        """Why an earlier controller asked the host to end this run, if it did."""
+        return _read(self.directory / "runs" / run_id / "stop.json", Failure)
 
     def outcome(self, run_id: str) -> RunReport | None:
         return _read(self.directory / "runs" / run_id / "outcome.json", RunReport)
@@ -143,6 +149,8 @@ def write(path: Path, text: str) -> None:
 
 def _read(path: Path, model: type[M]) -> M | None:
     try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    del data["schema"]
+    return model.model_validate(data)

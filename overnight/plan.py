@@ -42,6 +42,7 @@ class Launcher(Protocol):
     NAME: str
     COMMAND: str
     HEADER_OF: Mapping[str, Header]
+    CAPS: frozenset[str]
 
     def argv(self, launch: Launch) -> tuple[str, ...]: ...
 
@@ -125,7 +126,8 @@ class Planner:
         """Decide one attempt.
 
         Raises:
-            BadInput: an unknown provider, harness or model, or waits that do not fit into the limits.
+            BadInput: an unknown provider, harness or model, a cap the harness does not
+                honour, or waits that do not fit into the limits.
         """
         route, field = task.route, f"{task.field}.route"
         wiring = self._wiring(route, field)
@@ -133,6 +135,7 @@ class Planner:
         timing = wiring.timing or entry.timing
         self._check_budget(task, timing)
         harness = self._launcher(route, field)
+        self._check_caps(task, harness)
         instruction = task.instruction + (COMMIT_REQUEST if task.ask_for_commit else "")
         launch = Launch(
             executable=harness.COMMAND,
@@ -265,6 +268,13 @@ class Planner:
         except ValueError as error:
             place = f"providers.{route.provider}.harnesses.{route.harness}"
             raise BadInput(self.lock_path, place, str(error), "State each variable once") from error
+
+    def _check_caps(self, task: TaskSpec, harness: Launcher) -> None:
+        for cap in ("max_usd", "max_turns"):
+            if getattr(task.limits, cap) is not None and cap not in harness.CAPS:
+                able = " or ".join(name for name, other in self.harnesses.items() if cap in other.CAPS)
+                problem = f"harness {harness.NAME} has no such cap, so it would not hold"
+                raise BadInput(self.batch.source, f"{task.field}.limits.{cap}", problem, f"Leave it out, or use {able}")
 
     def _check_budget(self, task: TaskSpec, timing: Timing | None) -> None:
         """request timeout x (retries + 1) + backoff < quiet_s < total_s, or a silence cannot be told from a wait."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
@@ -17,7 +17,7 @@ from overnight.transcript import Transcript
 NAME = "claude-code"
 COMMAND = "claude"
 HEADER_OF: Mapping[str, Header] = {"ANTHROPIC_AUTH_TOKEN": Header.BEARER, "ANTHROPIC_API_KEY": Header.X_API_KEY}
-PROVES_REQUEST_BY: Literal["init", "output"] = "init"
+CAPS = frozenset({"max_usd", "max_turns"})
 
 _STREAM = ("-p", "--output-format=stream-json", "--verbose", "--include-partial-messages")
 _PROSE_CHARS = 500

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
@@ -22,7 +21,7 @@ from overnight.transcript import Transcript
 NAME = "goose"
 COMMAND = "goose"
 HEADER_OF: Mapping[str, Header] = {"ANTHROPIC_API_KEY": Header.X_API_KEY}
-PROVES_REQUEST_BY: Literal["init", "output"] = "init"
+CAPS = frozenset({"max_turns"})
 
 _BANNER = re.compile(r"new session · \S+ (?P<model>\S+)")
 _STATUS = re.compile(

@@ -30,8 +30,8 @@ class Harness(Protocol):
     """The executable looked for on the host's path."""
     HEADER_OF: Mapping[str, Header]
     """Which wire header each credential variable produces."""
-    PROVES_REQUEST_BY: Literal["init", "output"]
-    """`init`: the first event comes before the first request, so its absence is a start-up fault."""
+    CAPS: frozenset[str]
+    """Which of the limits `max_usd` and `max_turns` it honours."""
 
     def argv(self, launch: Launch) -> tuple[str, ...]:
         """The command line of a run. The instruction is one argument that cannot be taken for a flag."""

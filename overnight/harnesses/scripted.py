@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
@@ -25,7 +24,7 @@ HEADER_OF: Mapping[str, Header] = {
     "OVERNIGHT_SCRIPTED_BEARER": Header.BEARER,
     "OVERNIGHT_SCRIPTED_API_KEY": Header.X_API_KEY,
 }
-PROVES_REQUEST_BY: Literal["init", "output"] = "init"
+CAPS = frozenset[str]()
 
 _AGENT = ".overnight/scripted_agent.py"
 _K = FailureKind

@@ -9,9 +9,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentCreate
 from pydantic import SecretStr
 
-from blocks.keys import reveal, variable
+from blocks.keys import reveal
 from blocks.provider_credentials import ProviderCredentials
 from overnight.failures import BadInput, FailureError, FailureKind
+from overnight.keyshape import variable
 
 KEY = "0123abcd.Zx9SECRET"
 OTHER = "4567efgh.Yw8SECRET"

@@ -85,6 +85,7 @@ def test_a_check_that_fails_keeps_the_commits_and_shows_its_words(evening: Eveni
     assert "two tests failed" in run.failure.evidence[0].seen
 
 
+@pytest.mark.full
 def test_a_check_gets_no_key_and_touches_nothing_that_came_home(
     evening: Evening, host: tuple[LoopbackHost, HostSpec]
 ) -> None:
@@ -193,6 +194,7 @@ def test_dispatching_again_finds_the_run(evening: Evening) -> None:
     assert marks.read_text() == "x\n"
 
 
+@pytest.mark.full
 def test_a_controller_that_died_before_it_wrote_the_handle_goes_on_with_the_same_run(evening: Evening) -> None:
     marks = evening.directory / "marks"
     task = evening.task("t", script(f'{{"sh": "echo x >> {marks}; {COMMIT}"}}'))
@@ -251,6 +253,7 @@ def test_work_that_cannot_be_collected_is_named_with_its_place(evening: Evening)
     assert "runs/gone.t.1/work" in repr(run.failure.evidence)
 
 
+@pytest.mark.full
 def test_a_key_is_asked_for_once(evening: Evening) -> None:
     asked: list[str] = []
 

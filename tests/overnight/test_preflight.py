@@ -100,6 +100,7 @@ def test_another_model_than_the_one_asked_for_shuts_the_route(evening: Evening, 
         assert found.failure.evidence[0].seen == "asked for rehearsal-large, answered by rehearsal-small"
 
 
+@pytest.mark.full
 def test_a_good_ending_without_the_word_is_not_health(evening: Evening) -> None:
     result = '{"type":"result","subtype":"success","is_error":false,"result":"Hello! How can I help?"}'
     command(evening, "claude", f"[ \"$1\" = --version ] && echo '2.1.330 (Claude Code)' || echo '{result}'")
@@ -109,6 +110,7 @@ def test_a_good_ending_without_the_word_is_not_health(evening: Evening) -> None:
         assert "did not come back; the agent's answer has 22 characters" in found.failure.evidence[0].seen
 
 
+@pytest.mark.full
 def test_a_version_known_as_bad_is_refused_unasked(evening: Evening, provider: EmulatedProvider) -> None:
     command(evening, "claude", "echo '2.1.83 (Claude Code)'")
     before = len(provider.calls)
@@ -120,6 +122,7 @@ def test_a_version_known_as_bad_is_refused_unasked(evening: Evening, provider: E
     assert len(provider.calls) == before
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("says", "version", "note"),
     [
@@ -134,6 +137,7 @@ def test_a_version_nobody_tried_is_a_note(evening: Evening, says: str, version: 
         assert note in found.notes[0]
 
 
+@pytest.mark.full
 def test_a_crash_is_not_put_on_the_provider(evening: Evening, provider: EmulatedProvider) -> None:
     command(evening, "claude", "[ \"$1\" = --version ] && echo '2.1.330 (Claude Code)' || kill -SEGV $$")
     provider.set_fault("well", Fault(FaultKind.OVERLOADED))
@@ -158,6 +162,7 @@ def test_no_key_is_an_answer(evening: Evening) -> None:
     assert (found.failure.kind, found.failure.remedy) == (K.KEY_MISSING, "Store one")
 
 
+@pytest.mark.full
 def test_an_interrupted_probe_ends_the_agent_and_says_so(evening: Evening) -> None:
     command(evening, "claude", "[ \"$1\" = --version ] && echo '2.1.330 (Claude Code)' || sleep 30")
     task = evening.task("t", "Add a greeting", harness=AGENT)
@@ -168,6 +173,7 @@ def test_an_interrupted_probe_ends_the_agent_and_says_so(evening: Evening) -> No
     assert found.failure.kind is K.CANCELLED
 
 
+@pytest.mark.full
 def test_a_host_that_goes_away_is_tried_again_by_whoever_called(
     host: tuple[LoopbackHost, HostSpec], evening: Evening
 ) -> None:

@@ -114,6 +114,7 @@ def test_a_workspace_is_a_clone_on_its_branch_without_a_way_back(desk: Desk) -> 
     assert (work / "README").read_text() == "hello\n"
 
 
+@pytest.mark.full
 def test_preparing_again_changes_nothing_even_when_main_moved(desk: Desk) -> None:
     work, first = desk.prepare()
     mine = commit(work, "half-done.txt")
@@ -237,6 +238,7 @@ def test_a_detached_head_is_the_work(desk: Desk) -> None:
     assert [c.sha for c in desk.collect(handle).commits] == [made]
 
 
+@pytest.mark.full
 def test_work_beside_the_branch_comes_home_too(desk: Desk) -> None:
     work, handle = desk.prepare()
     git(work, "checkout", "-q", "-b", "aside")
@@ -285,6 +287,7 @@ def orphan(work: Path) -> str:
     return made
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rewrite", [amend, orphan])
 def test_a_history_that_left_the_base_comes_home_beside_it(desk: Desk, rewrite: Callable[[Path], str]) -> None:
     work, handle = desk.prepare()
@@ -428,6 +431,7 @@ def test_hooks_of_the_user_run_neither_here_nor_there(desk: Desk, tmp_path: Path
     assert not sentinel.exists()
 
 
+@pytest.mark.full
 def test_a_deleted_repository_is_an_error_that_says_where_the_work_lies(desk: Desk) -> None:
     work, handle = desk.prepare()
     (work / "precious.txt").write_text("x")

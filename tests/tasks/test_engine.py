@@ -28,7 +28,7 @@ def _calls(error: Exception) -> int:
 
     @flow
     async def trying() -> None:
-        await once_or_more(return_state=True)
+        once_or_more.submit().wait()
 
     asyncio.run(trying())
     return len(calls)
