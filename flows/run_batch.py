@@ -17,6 +17,7 @@ from typing import Any
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging.configuration import setup_logging
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 
 from flows.batch import batch
@@ -78,6 +79,7 @@ def run_batch(
         finally:
             DESK.reset(token)
         if server is not None:
+            APILogWorker.drain_all(timeout=10)
             server.drain()
     report_path = directory / "batches" / batch_id / "report.json"
     report = _written_since(report_path, began)
