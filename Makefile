@@ -35,7 +35,7 @@ test: check ## everything: real sshd, Prefect server, browser pages, agent CLIs
 	@$(BIN)/python -m pytest -q
 
 test-fast: $(DEV_STAMP) ## all but Prefect's server, sshd and agent CLIs
-	@$(BIN)/python -m pytest -q -m "not full"
+	@$(BIN)/python -m pytest -q -n 2 -m "not full"
 
 check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests
 	@$(BIN)/ruff check .

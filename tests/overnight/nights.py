@@ -211,3 +211,8 @@ def carry_out(night: Night, task: TaskSpec, attempt: int = 1) -> RunReport:
     run = night.report(plan, stages, failure)
     night.decide(run)
     return run
+
+
+def script(*steps: str) -> str:
+    """An instruction that our own agent follows step by step."""
+    return "\n".join(["```script", *steps, "```"])

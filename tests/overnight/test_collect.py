@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from overnight.collected import Collected
 from overnight.failures import CollectError, FailureKind
-from overnight.hosts.local import LocalHost
-from overnight.remote import Remote
-from overnight.workspace import Workspaces
 from tests.overnight.desks import BRANCH, RUN, Desk, plan_of, trap
 from tests.overnight.nights import commit, git, make_repo, untouched
-
-
-@pytest.fixture(scope="module")
-def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
-    remote = Remote(LocalHost("box", home=tmp_path_factory.mktemp("host")), python=sys.executable)
-    yield remote
-    remote.close()
-
-
-@pytest.fixture
-def desk(remote: Remote, tmp_path: Path) -> Desk:
-    runs = tmp_path / "runs"
-    runs.mkdir()
-    return Desk(make_repo(tmp_path / "my répo"), Workspaces(remote), runs)
 
 
 def test_commits_come_home_as_they_were_made(desk: Desk) -> None:

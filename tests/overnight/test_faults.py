@@ -28,6 +28,8 @@ from overnight.rehearsal.ssh import LoopbackHost, make_key
 from overnight.spec import HostSpec
 from tests.overnight.nights import COMMIT, KEY, TAPES, Evening, carry_out, loopback, make_lock, make_repo
 
+pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
+
 K = FailureKind
 PATIENCE_S = {"scripted": 1.5, "claude-code": 15.0}
 SLOW = Tape("Work slowly", (Shell("echo one > one.txt"), Wait(0.2), Shell(COMMIT)))

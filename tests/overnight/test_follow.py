@@ -35,6 +35,8 @@ from tests.overnight.following import (
 )
 from tests.sshd import Relay, serving
 
+pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
+
 
 class TestFollower:
     def test_a_run_is_told_from_start_to_end(self, remote: Remote, follower: Follower, tmp_path: Path) -> None:

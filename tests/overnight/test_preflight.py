@@ -17,7 +17,7 @@ from overnight.rehearsal.provider import EmulatedProvider
 from overnight.rehearsal.site import Site
 from overnight.rehearsal.ssh import LoopbackHost
 from overnight.spec import HostSpec
-from tests.overnight.nights import KEY, TAPES, Evening, loopback, make_lock, make_repo
+from tests.overnight.nights import KEY, TAPES, Evening, make_lock, make_repo
 
 K = FailureKind
 AGENT = "claude-code"
@@ -32,12 +32,6 @@ def provider() -> Iterator[EmulatedProvider]:
     ]
     with EmulatedProvider(sites, TAPES) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LoopbackHost, HostSpec]]:
-    with loopback(tmp_path_factory.mktemp("preflight")) as pair:
-        yield pair
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from overnight.rehearsal.provider import EmulatedProvider
 from overnight.rehearsal.site import Site
 from overnight.rehearsal.ssh import LoopbackHost
 from overnight.spec import HostSpec
-from tests.overnight.nights import COMMIT, KEY, TAPES, Evening, carry_out, loopback, make_lock, make_repo
+from tests.overnight.nights import COMMIT, KEY, TAPES, Evening, carry_out, loopback
 
 LEAKY = Tape("Show the environment", (Shell("env | sort"), Shell(COMMIT)))
 
@@ -27,19 +27,6 @@ LEAKY = Tape("Show the environment", (Shell("env | sort"), Shell(COMMIT)))
 def provider() -> Iterator[EmulatedProvider]:
     with EmulatedProvider([Site("well", KEY)], [*TAPES, LEAKY]) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LoopbackHost, HostSpec]]:
-    with loopback(tmp_path_factory.mktemp("night")) as pair:
-        yield pair
-
-
-@pytest.fixture
-def evening(host: tuple[LoopbackHost, HostSpec], provider: EmulatedProvider, tmp_path: Path) -> Evening:
-    make_repo(tmp_path / "repo")
-    lock = make_lock(tmp_path / "lock.json", provider.url("well"))
-    return Evening(tmp_path, str(tmp_path / "repo"), host[1], lock)
 
 
 class Arguments:

@@ -24,6 +24,8 @@ from overnight.hosts.local import LocalHost
 from overnight.remote import SOURCE, Remote, RunBounds, SecretSlot, StartAnswer, StartOrder
 from tests.sshd import wait_until
 
+pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
+
 KEY = b"sk-fake-key-0123456789"
 BOUNDS = RunBounds(total_s=30, grace_s=0.5, max_log_bytes=1_000_000, max_processes=200)
 

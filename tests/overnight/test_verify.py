@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from overnight.failures import FailureKind
-from overnight.rehearsal.provider import EmulatedProvider
-from overnight.rehearsal.site import Site
 from overnight.rehearsal.ssh import LoopbackHost
 from overnight.spec import HostSpec
-from tests.overnight.nights import COMMIT, KEY, TAPES, Evening, carry_out, git, loopback, make_lock, make_repo
+from tests.overnight.nights import COMMIT, KEY, Evening, carry_out, git, script
 
 K = FailureKind
 ENVIRONMENT = "env > seen-by-the-check; cat seen-by-the-check"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[EmulatedProvider]:
-    with EmulatedProvider([Site("well", KEY)], TAPES) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LoopbackHost, HostSpec]]:
-    with loopback(tmp_path_factory.mktemp("night")) as pair:
-        yield pair
-
-
-@pytest.fixture
-def evening(host: tuple[LoopbackHost, HostSpec], provider: EmulatedProvider, tmp_path: Path) -> Evening:
-    make_repo(tmp_path / "repo")
-    lock = make_lock(tmp_path / "lock.json", provider.url("well"))
-    return Evening(tmp_path, str(tmp_path / "repo"), host[1], lock)
-
-
-def script(*steps: str) -> str:
-    return "\n".join(["```script", *steps, "```"])
 
 
 COMMITS = script(f'{{"sh": "{COMMIT}"}}')

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,25 +10,10 @@ import pytest
 from overnight.failures import WorkspaceError
 from overnight.git import Repo, bare
 from overnight.handle import RunHandle
-from overnight.hosts.local import LocalHost
 from overnight.remote import Remote
 from overnight.workspace import Workspaces, home_of, mirror_name
 from tests.overnight.desks import BRANCH, Desk, plan_of, trap
-from tests.overnight.nights import SEARCH_PATH, commit, git, make_repo
-
-
-@pytest.fixture(scope="module")
-def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
-    remote = Remote(LocalHost("box", home=tmp_path_factory.mktemp("host")), python=sys.executable)
-    yield remote
-    remote.close()
-
-
-@pytest.fixture
-def desk(remote: Remote, tmp_path: Path) -> Desk:
-    runs = tmp_path / "runs"
-    runs.mkdir()
-    return Desk(make_repo(tmp_path / "my répo"), Workspaces(remote), runs)
+from tests.overnight.nights import SEARCH_PATH, commit, git
 
 
 def test_a_workspace_is_a_clone_on_its_branch_without_a_way_back(desk: Desk) -> None:
@@ -64,7 +47,7 @@ def test_a_new_attempt_starts_from_the_newest_base(desk: Desk) -> None:
 
 
 @pytest.mark.full
-def test_many_at_once_send_the_base_once(desk: Desk, remote: Remote) -> None:
+def test_many_at_once_send_the_base_once(desk: Desk, desk_remote: Remote) -> None:
     found: list[RunHandle] = []
 
     def prepare(number: int) -> None:
@@ -77,17 +60,17 @@ def test_many_at_once_send_the_base_once(desk: Desk, remote: Remote) -> None:
         thread.join(60)
     assert len(found) == 8
     assert {handle.base_sha for handle in found} == {desk.repo.resolve("main")}
-    mirror = Path(remote.install().root, "mirrors", f"{mirror_name(str(desk.repo.path))}.git")
+    mirror = Path(desk_remote.install().root, "mirrors", f"{mirror_name(str(desk.repo.path))}.git")
     assert len(list((mirror / "objects" / "pack").glob("*.pack"))) == 1
 
 
 @pytest.mark.full
-def test_several_controllers_at_once_do_no_harm(desk: Desk, remote: Remote) -> None:
+def test_several_controllers_at_once_do_no_harm(desk: Desk, desk_remote: Remote) -> None:
     found: list[str] = []
 
     def prepare(number: int) -> None:
         plan = plan_of(str(desk.repo.path), task=f"t{number}")
-        found.append(Workspaces(remote).prepare(plan, desk.repo, str(desk.runs / plan.run_id))[1])
+        found.append(Workspaces(desk_remote).prepare(plan, desk.repo, str(desk.runs / plan.run_id))[1])
 
     threads = [threading.Thread(target=prepare, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -98,13 +81,13 @@ def test_several_controllers_at_once_do_no_harm(desk: Desk, remote: Remote) -> N
 
 
 @pytest.mark.full
-def test_a_second_base_is_sent_as_what_is_new(desk: Desk, remote: Remote) -> None:
+def test_a_second_base_is_sent_as_what_is_new(desk: Desk, desk_remote: Remote) -> None:
     for number in range(30):
         commit(desk.repo.path, f"{number}.txt", "x" * 5000)
     desk.prepare()
     commit(desk.repo.path, "one-more.txt")
     desk.prepare(plan_of(str(desk.repo.path), task="u"))
-    mirror = Path(remote.install().root, "mirrors", f"{mirror_name(str(desk.repo.path))}.git")
+    mirror = Path(desk_remote.install().root, "mirrors", f"{mirror_name(str(desk.repo.path))}.git")
     packed = dict(line.split(": ") for line in git(mirror, "count-objects", "-v").splitlines())
     # 31 commits, trees and the blobs of 30 files (all alike) and of the base; then a commit, a tree, a blob
     assert (packed["packs"], packed["in-pack"], packed["count"]) == ("2", "69", "0")

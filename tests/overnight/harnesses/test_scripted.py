@@ -25,6 +25,8 @@ from overnight.rehearsal.site import Site
 from tests.overnight.harnesses.golden import RULES
 from tests.overnight.harnesses.running import Ran, git, run
 
+pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
+
 K = FailureKind
 KEY = "sk-scripted-0123456789"
 MODEL = "rehearsal-large"

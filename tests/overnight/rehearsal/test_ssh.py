@@ -14,6 +14,8 @@ import pytest
 
 from overnight.rehearsal.ssh import LoopbackHost, make_key
 
+pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
+
 ALL_BYTES = bytes(range(256)) * 4000
 
 
