@@ -18,7 +18,7 @@ from blocks.keys import reveal
 from flows.desk import DESK
 from flows.prepare import prepare, record, state_directory, with_hosts
 from overnight import lockfile
-from overnight.failures import Evidence, Failure, FailureError, FailureKind, fail
+from overnight.failures import Evidence, Failure, FailureError, FailureKind, Family, Retry, fail
 from overnight.harnesses import HARNESSES
 from overnight.ledger import Ledger
 from overnight.night import Night, Stages, now
@@ -147,7 +147,7 @@ async def _task(night: Night, task: TaskSpec, slots: asyncio.Semaphore) -> list[
                 return runs or [night.skipped(task, refused, state)]
             run = await _attempt(night, task, len(runs) + 1, time.monotonic() - began)
         runs.append(run)
-        if night.interrupt:
+        if night.ledger.outcome(run.run_id) is None:
             break
     return runs
 
@@ -185,8 +185,8 @@ async def _attempt(night: Night, task: TaskSpec, attempt: int, queued_s: float) 
             plan, stages.handle = await dispatch(night, plan)
         with stages.timed("run"):
             stages.watched = await monitor(night, plan)
-        if stages.watched.left:
-            return night.left(plan, stages)
+        if stages.watched.undecided:
+            return night.left(plan, stages, stages.handle, stages.watched.stopped)
         proven = night.diagnose(plan, stages)
         if proven is not None and proven.shuts_route:
             night.shut(plan.route, proven)
@@ -196,6 +196,9 @@ async def _attempt(night: Night, task: TaskSpec, attempt: int, queued_s: float) 
             stages.checked = await verify(night, plan, stages.handle, stages.collected.tip)
     except FailureError as error:
         failure = error.failure
+        handle = night.ledger.handle(plan.run_id)
+        if handle is not None and failure.family is Family.HOST and failure.retry is Retry.BACKOFF:
+            return night.left(plan, stages, handle, failure)
     run = night.report(plan, stages, failure)
     await _state_of(diagnose(night, run, return_state=True))
     return run

@@ -27,6 +27,7 @@ from flows.private_server import PrivateServer, private_server
 from flows.progress import Progress
 from overnight.failures import BadInput
 from overnight.ledger import Ledger, write
+from overnight.morning import whereabouts
 from overnight.night import Night, now
 from overnight.report import EXIT_FAILED, EXIT_INTERRUPTED, BatchReport, last_attempts
 from overnight.station import Interrupt
@@ -202,7 +203,7 @@ def summary(report: BatchReport, directory: Path) -> str:
     for run in last_attempts(report.runs):
         lines.append(f"  {run.task_id}: {run.state}" + (f", {run.failure.kind}" if run.failure else ""))
         if run.commits:
-            lines.append(f"    {len(run.commits)} commits on {run.branch} in {run.repo}")
+            lines.append(f"    {whereabouts(run)}")
         if run.leftovers:
             lines.append(f"    {run.leftovers.count} files not committed, saved as {run.leftovers.ref}")
         if run.failure and run.state != "skipped":

@@ -54,19 +54,26 @@ def run_markdown(run: RunReport) -> str:
     attempt = f" (attempt {run.attempt})" if run.attempt > 1 else ""
     lines = [f"### {run.task_id}: {run.state}{attempt}", ""]
     if run.commits:
-        lines += [f"Branch `{run.branch}` in `{run.repo}`{', ' + run.diffstat if run.diffstat else ''}", ""]
+        lines += [f"{whereabouts(run)}{', ' + run.diffstat if run.diffstat else ''}", ""]
         lines += [f"- `{c.sha[:10]}` {c.subject}" for c in run.commits] + [""]
     if run.failure:
         lines += [*_failure_lines(run.failure), ""]
     if run.claims:
         lines += [f"The agent's claim does not hold: {run.claims}.", ""]
     if run.leftovers:
-        lines += [f"Not committed: {run.leftovers.count} files, saved as `{run.leftovers.ref}` in `{run.repo}`.", ""]
+        lines += [f"Not committed: {run.leftovers.count} files, saved as `{run.leftovers.ref}`.", ""]
+        lines += [f"Not saved: {words}" for words in run.leftovers.missed] + [""] * bool(run.leftovers.missed)
     if run.other_refs:
         lines += ["Further tips: " + ", ".join(f"`{ref}` {sha[:10]}" for ref, sha in run.other_refs.items()), ""]
     if run.verify:
         lines += [f"Check `{run.verify.command}` {_ended(run.verify)} after {run.verify.seconds:.0f} s.", ""]
     return "\n".join([*lines, f"{_figures(run)}", ""])
+
+
+def whereabouts(run: RunReport) -> str:
+    """Where the commits of a run are: on its branch, or, when that name was the user's, on refs of ours."""
+    refs = [run.branch] if run.branch else list(run.other_refs)
+    return f"{len(run.commits)} commits on {' '.join(refs)} in {run.repo}"
 
 
 def _ended(verify: Verify) -> str:

@@ -195,6 +195,8 @@ class Night:
             watch,
             tell=note,
             interrupted=lambda: self.interrupt,
+            stopped=self.ledger.stop(plan.run_id),
+            stopping=lambda failure: self.ledger.save(plan.run_id, "stop", failure),
         )
         self.ledger.log(
             plan.run_id, now(), "ended" if watch.ending else "left", how=str(watch.ending), stopped=str(stopped or "")
@@ -246,14 +248,18 @@ class Night:
             failure = (failure or error).model_copy(update={"evidence": more})
         return self._report(plan, stages, _state(failure), failure)
 
-    def left(self, plan: RunPlan, stages: Stages) -> RunReport:
-        """The report of a run that goes on without us. Not written to the ledger: it is not decided."""
-        lies = stages.handle.run_dir if stages.handle else "an unknown place"
-        seen = f"left running on {plan.route.host} in {lies}"
-        remedy = f"follow it again: python -m flows.batch --resume {plan.batch_id}"
-        failure = fail(FailureKind.CANCELLED, Evidence(source="host", seen=seen), remedy=remedy)
-        self.tell(plan.task_id, "done", seen)
-        return self._report(plan, stages, "cancelled", failure)
+    def left(self, plan: RunPlan, stages: Stages, handle: RunHandle, why: Failure | None) -> RunReport:
+        """The report of a run that may go on without us. Not written to the ledger: it is not decided.
+
+        Args:
+            why: What keeps us from it; None when we were told to leave it.
+        """
+        lies = Evidence(source="host", seen=f"left running on {plan.route.host} in {handle.run_dir}")
+        remedy = f"go on with it: python -m flows.batch --resume {plan.batch_id}"
+        kind, seen = (why.kind, (*why.evidence, lies)) if why else (FailureKind.CANCELLED, (lies,))
+        failure = fail(kind, *seen, remedy=remedy)
+        self.tell(plan.task_id, "done", failure.brief)
+        return self._report(plan, stages, _state(failure), failure)
 
     def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
         return run_report(plan, stages, state, failure, str(self.ledger.run_dir(plan.run_id)))

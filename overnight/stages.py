@@ -25,9 +25,9 @@ class Watched:
     seconds: float
 
     @property
-    def left(self) -> bool:
-        """Whether it still runs: we were told to leave it."""
-        return self.watch.ending is None and self.stopped is None
+    def undecided(self) -> bool:
+        """Whether it may still run: we were told to leave it, or its host stayed out of reach."""
+        return self.watch.ending is None
 
 
 @dataclass

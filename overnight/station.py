@@ -130,6 +130,8 @@ class Station:
         *,
         tell: Callable[[Said], None],
         interrupted: Callable[[], Interrupt | None],
+        stopped: Failure | None = None,
+        stopping: Callable[[Failure], None] = lambda _: None,
     ) -> Failure | None:
         """Follow a started run until it has an ending; blocks.
 
@@ -137,6 +139,8 @@ class Station:
             directory: Where our own copy of its output grows; an existing copy is read first, then continued.
             tell: Called for each agent event worth a line.
             interrupted: Asked every half second; `cancel` ends the run, `detach` leaves it and returns.
+            stopped: Why an earlier controller already asked for the run's end.
+            stopping: Told why we are about to ask for it, before we do: it must survive us.
 
         Returns:
             Why we ended the run, if we did. `watch.ending` stays None after
@@ -148,7 +152,7 @@ class Station:
             for event in copy.replay():
                 watch.take(event)
             self.follower.watch(plan.run_id, copy, events.put)
-            return self._attend(plan, watch, events, tell, interrupted)
+            return self._attend(plan, watch, events, tell, interrupted, stopped, stopping)
         finally:
             self.follower.unwatch(plan.run_id)
             copy.close()
@@ -160,8 +164,9 @@ class Station:
         events: queue.Queue[RunEvent],
         tell: Callable[[Said], None],
         interrupted: Callable[[], Interrupt | None],
+        stopped: Failure | None,
+        stopping: Callable[[Failure], None],
     ) -> Failure | None:
-        stopped: Failure | None = None
         cancelled, asked_at = False, 0.0
         last_news = time.monotonic()
         while watch.ending is None:
@@ -169,7 +174,8 @@ class Station:
                 last_news = time.monotonic()
                 for said in watch.take(event):
                     tell(said)
-            stopped = stopped or watch.stop_for()
+            if stopped is None and (stopped := watch.stop_for()) is not None:
+                stopping(stopped)
             wish = interrupted()
             if wish == "detach":
                 return None

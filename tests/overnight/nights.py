@@ -199,6 +199,7 @@ def carry_out(night: Night, task: TaskSpec, attempt: int = 1) -> RunReport:
             plan, stages.handle = night.dispatch(plan)
         with stages.timed("run"):
             stages.watched = night.monitor(plan)
+        assert not stages.watched.undecided
         proven = night.diagnose(plan, stages)
         if proven is not None and proven.shuts_route:
             night.shut(plan.route, proven)

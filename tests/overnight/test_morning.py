@@ -12,7 +12,7 @@ def test_the_page_says_everything_of_a_run() -> None:
     words = run_markdown(full_run())
     for said in (
         "### shout: failed",
-        f"Branch `overnight/{BATCH_ID}/shout` in `/srv/app`, 1 file changed",
+        f"1 commits on overnight/{BATCH_ID}/shout in /srv/app, 1 file changed",
         "- `cccccccccc` Add --shout",
         "- cause: **verify-failed** (work; retry: never)",
         "  - exit: `make test` ended with 2 at 61.5 s in verify",

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from overnight.failures import FailureError, FailureKind
+from overnight.failures import FailureError, FailureKind, HostError
 from overnight.night import Stages
 from tests.overnight.nights import (
     COMMIT,
@@ -69,8 +69,8 @@ def test_a_run_that_was_left_is_followed_again_to_its_end(evening: Evening) -> N
         plan, handle = night.dispatch(night.planner.resolve(task, 1, None))
         night.stop("detach")
         watched = night.monitor(plan)
-        assert watched.left
-        report = night.left(plan, Stages(0.0, handle, watched))
+        assert watched.undecided
+        report = night.left(plan, Stages(0.0, handle, watched), handle, None)
         assert report.failure is not None
         assert "--resume left" in report.failure.remedy
         assert night.ledger.outcome(plan.run_id) is None
@@ -126,3 +126,40 @@ def test_a_base_that_is_not_there_starts_nothing(evening: Evening) -> None:
     task = evening.task("t", "Add a greeting")
     with evening.night(task, batch_id="nobase") as night, pytest.raises(FailureError, match="no-such-branch"):
         night.dispatch(night.planner.resolve(task, 1, None))
+
+
+@pytest.mark.full
+def test_why_a_run_was_stopped_survives_the_controller_that_stopped_it(evening: Evening) -> None:
+    evening.limits = evening.limits.model_copy(update={"quiet_s": 1.0})
+    task = evening.task("t", script('{"say": "on it"}', '{"sleep": 60}'))
+    with evening.night(task, batch_id="quiet") as night:
+        plan, _ = night.dispatch(night.planner.resolve(task, 1, None))
+        assert night.monitor(plan).stopped is not None
+    with evening.night(task, batch_id="quiet") as night:
+        run = carry_out(night, task)
+    assert run.failure is not None
+    assert run.failure.kind is K.WENT_QUIET
+
+
+@pytest.mark.full
+def test_a_host_that_is_gone_decides_nothing_about_its_run(
+    evening: Evening, host: tuple[LoopbackHost, HostSpec]
+) -> None:
+    task = evening.task("t", script(f'{{"sh": "{COMMIT}"}}'))
+    with evening.night(task, batch_id="gone") as night:
+        plan, handle = night.dispatch(night.planner.resolve(task, 1, None))
+        watched = night.monitor(plan)
+        host[0].link.refuse()
+        host[0].link.cut()
+        try:
+            with pytest.raises(HostError) as caught:
+                night.collect(plan, handle)
+        finally:
+            host[0].link.accept()
+        report = night.left(plan, Stages(0.0, handle, watched), handle, caught.value.failure)
+        assert report.failure is not None
+        assert (report.state, report.failure.kind) == ("failed", K.HOST_UNREACHABLE)
+        assert handle.run_dir in report.failure.evidence[-1].seen
+        assert night.ledger.outcome(plan.run_id) is None
+    with evening.night(task, batch_id="gone") as night:
+        assert carry_out(night, task).state == "succeeded"
