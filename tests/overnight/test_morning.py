@@ -18,7 +18,7 @@ def test_the_page_says_everything_of_a_run() -> None:
         "  - exit: `make test` ended with 2 at 61.5 s in verify",
         "- mend: see the tail of the check's output",
         "The agent's claim does not hold: it reported success; there is no commit.",
-        "Not committed: 2 files, saved as `refs/overnight/x/wip` in `/srv/app`.",
+        "Not committed: 2 files, saved as `refs/overnight/x/wip`.",
         "Further tips: `refs/overnight/x/other/y` eeeeeeeeee",
         "Check `make test` ended with 2 after 4 s.",
         "claude-code 2.1.330 on box; glm-5.2 of zai; 60 s; 1234 tokens; 0.50 USD; log `/state/runs/x`",

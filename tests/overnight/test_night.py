@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from overnight.failures import FailureError, FailureKind, HostError
 from overnight.night import Stages
+from overnight.rehearsal.ssh import LoopbackHost
+from overnight.spec import HostSpec
 from tests.overnight.nights import (
     COMMIT,
     KEY,
@@ -130,12 +133,12 @@ def test_a_base_that_is_not_there_starts_nothing(evening: Evening) -> None:
 
 @pytest.mark.full
 def test_why_a_run_was_stopped_survives_the_controller_that_stopped_it(evening: Evening) -> None:
-    evening.limits = evening.limits.model_copy(update={"quiet_s": 1.0})
     task = evening.task("t", script('{"say": "on it"}', '{"sleep": 60}'))
-    with evening.night(task, batch_id="quiet") as night:
+    with evening.night(task, batch_id="hushed") as night:
         plan, _ = night.dispatch(night.planner.resolve(task, 1, None))
-        assert night.monitor(plan).stopped is not None
-    with evening.night(task, batch_id="quiet") as night:
+        hasty = replace(plan, limits=plan.limits.model_copy(update={"quiet_s": 1.0}))
+        assert night.monitor(hasty).stopped is not None
+    with evening.night(task, batch_id="hushed") as night:
         run = carry_out(night, task)
     assert run.failure is not None
     assert run.failure.kind is K.WENT_QUIET
@@ -146,7 +149,7 @@ def test_a_host_that_is_gone_decides_nothing_about_its_run(
     evening: Evening, host: tuple[LoopbackHost, HostSpec]
 ) -> None:
     task = evening.task("t", script(f'{{"sh": "{COMMIT}"}}'))
-    with evening.night(task, batch_id="gone") as night:
+    with evening.night(task, batch_id="unreached") as night:
         plan, handle = night.dispatch(night.planner.resolve(task, 1, None))
         watched = night.monitor(plan)
         host[0].link.refuse()
@@ -161,5 +164,5 @@ def test_a_host_that_is_gone_decides_nothing_about_its_run(
         assert (report.state, report.failure.kind) == ("failed", K.HOST_UNREACHABLE)
         assert handle.run_dir in report.failure.evidence[-1].seen
         assert night.ledger.outcome(plan.run_id) is None
-    with evening.night(task, batch_id="gone") as night:
+    with evening.night(task, batch_id="unreached") as night:
         assert carry_out(night, task).state == "succeeded"
