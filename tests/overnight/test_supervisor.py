@@ -265,14 +265,18 @@ class TestEnd:
         assert living("run-1") == []
 
     def test_the_child_is_confined(self, remote: Remote) -> None:
-        before = sum(process.num_threads() for process in psutil.process_iter() if process.uids().real == os.getuid())
+        processes = psutil.process_iter(["num_threads", "uids"])  # as dicts: one that ends meanwhile raises nothing
+        before = sum(
+            p.info["num_threads"] or 0 for p in processes if p.info["uids"] and p.info["uids"].real == os.getuid()
+        )
         text = output(remote.start(shell("ulimit -c; cat /proc/self/limits; cat /proc/self/status")))
         lines = {line.split("  ")[0].strip(): line for line in text.decode().splitlines()}
-        processes = int(lines["Max processes"].split()[2])
-        assert abs(processes - before - 200) < 60
+        allowed = int(lines["Max processes"].split()[2])
+        assert abs(allowed - before - 200) < 60
         assert text.startswith(b"0\n")
         ignored = next(line for line in text.decode().splitlines() if line.startswith("SigIgn"))
-        assert int(ignored.split()[1], 16) == 0
+        ours = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGXFSZ)
+        assert not int(ignored.split()[1], 16) & sum(1 << (number - 1) for number in ours)
 
 
 class TestDeath:
