@@ -275,8 +275,8 @@ class TestEnd:
         assert abs(allowed - before - 200) < 60
         assert text.startswith(b"0\n")
         ignored = next(line for line in text.decode().splitlines() if line.startswith("SigIgn"))
-        ours = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGXFSZ)
-        assert not int(ignored.split()[1], 16) & sum(1 << (number - 1) for number in ours)
+        reset = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGXFSZ)
+        assert not int(ignored.split()[1], 16) & sum(1 << (number - 1) for number in reset)
 
 
 class TestDeath:
