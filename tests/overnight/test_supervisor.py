@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,6 @@ pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
 
 KEY = b"sk-fake-key-0123456789"
 BOUNDS = RunBounds(total_s=30, grace_s=0.5, max_log_bytes=1_000_000, max_processes=200)
-
-
-@pytest.fixture
-def remote(tmp_path: Path) -> Iterator[Remote]:
-    remote = Remote(LocalHost(home=tmp_path), python=sys.executable)
-    yield remote
-    remote.close()
-    for process in psutil.process_iter(["environ"]):  # whatever a failed test left
-        if str(tmp_path) in (process.info["environ"] or {}).get("HOME", ""):
-            with contextlib.suppress(psutil.Error):
-                process.kill()
 
 
 def shell(script: str, run_id: str = "run-1", **changes: Any) -> StartOrder:
