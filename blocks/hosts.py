@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from pydantic import ValidationError
 
 from blocks.ssh_host import SSHHost
@@ -34,7 +34,7 @@ def _load(name: str, host: HostSpec, source: str) -> HostSpec:
         try:
             document = client.read_block_document_by_name(block, SLUG)
         except ObjectNotFound:
-            known = [d.name for d in client.read_block_documents_by_type(SLUG) if d.name]
+            known = _saved(client)
             problem = f"no block {SLUG}/{block} is saved"
             raise BadInput(source, f"hosts.{name}.block", problem, suggest(block, known)) from None
     try:
@@ -44,3 +44,11 @@ def _load(name: str, host: HostSpec, source: str) -> HostSpec:
         field = ".".join(str(part) for part in first["loc"]) or "data"
         raise BadInput(f"block {SLUG}/{block}", field, first["msg"], "Save the block again") from error
     return saved.model_copy(update=host.model_dump(include={"slots", "path"} & host.model_fields_set))
+
+
+def _saved(client: SyncPrefectClient) -> list[str]:
+    """Names of the saved hosts; none where the block type was never registered."""
+    try:
+        return [document.name for document in client.read_block_documents_by_type(SLUG) if document.name]
+    except PrefectHTTPStatusError:
+        return []

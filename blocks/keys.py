@@ -33,9 +33,8 @@ def reveal(provider: str, environ: Mapping[str, str]) -> str:
     name = keyshape.variable(provider)
     key = environ.get(name)
     if key is None:
-        looked = [f"no block {SLUG}/{provider} is saved", f"{name} is not set"]
-        evidence = [Evidence(source="keys", seen=seen) for seen in looked]
-        raise FailureError(fail(FailureKind.KEY_MISSING, *evidence, names={"provider": provider}))
+        looked = Evidence(source="keys", seen=f"no block {SLUG}/{provider} is saved, and {name} is not set")
+        raise FailureError(fail(FailureKind.KEY_MISSING, looked, names={"provider": provider}))
     found = keyshape.flaw(key)
     if found:
         raise BadInput("environment", name, found.problem, found.mend)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, field_validator
 
-from overnight.spec import HostSpec
+from overnight.spec import HostSpec, pin
 
 
 class SSHHost(Block):
@@ -54,11 +54,8 @@ class SSHHost(Block):
     @field_validator("host_key")
     @classmethod
     def _type_and_key(cls, line: str) -> str:
-        """Type and key alone; the comment of a .pub file is dropped."""
-        kind, _, rest = line.strip().partition(" ")
-        if not kind.startswith(("ssh-", "ecdsa-", "sk-")) or not rest.startswith("AAAA"):
-            raise ValueError("needs a key type and the key, e.g. 'ssh-ed25519 AAAA...', without a host name before it")
-        return f"{kind} {rest.split()[0]}"
+        """Type and key alone; a host name before it or a comment after it is dropped."""
+        return pin(line)
 
     def spec(self) -> HostSpec:
         """The same host as a batch file would give it."""

@@ -1,44 +1,26 @@
-"""Makes a Prefect API ready for overnight: registers our block types.
+"""Makes a Prefect API of your own ready for overnight: registers our block types.
 
 Run it after every upgrade, as often as you like: `python -m deployments.bootstrap`.
+The private server of a batch needs none of it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
-from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 
-from blocks.provider_credentials import ProviderCredentials
-from blocks.ssh_host import SSHHost
-
-BLOCKS = (ProviderCredentials, SSHHost)
+from blocks.register import register
 
 
-def register() -> list[str]:
-    """Register or refresh our block types on the configured API; one line for each.
-
-    Idempotent; saved blocks are kept. Not callable from a running event loop.
-    """
-    return asyncio.run(_register())
-
-
-async def _register() -> list[str]:
-    done: list[str] = []
-    async with get_client() as client:
-        for block in BLOCKS:
-            slug = block.get_block_type_slug()
-            try:
-                await client.read_block_type_by_slug(slug)
-                did = "refreshed"
-            except ObjectNotFound:
-                did = "registered"
-            await block.aregister_type_and_schema(client=client)
-            done.append(f"{did} block type {slug}")
-    return done
+def main() -> int:
+    """0, or 2 when no API is configured: Prefect would register them in a database that nobody reads."""
+    if get_current_settings().api.url is None:
+        sys.stderr.write("environment or Prefect profile: PREFECT_API_URL: is not set\n  mend: Set it to your server\n")
+        return 2
+    sys.stdout.write("\n".join(register()) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n".join(register()) + "\n")
+    sys.exit(main())

@@ -18,7 +18,7 @@ from blocks.keys import reveal
 from flows.desk import DESK
 from flows.prepare import prepare, record, state_directory, with_hosts
 from overnight import lockfile
-from overnight.failures import Evidence, Failure, FailureError, FailureKind, Family, Retry, fail
+from overnight.failures import Evidence, Failure, FailureError, FailureKind, fail
 from overnight.harnesses import HARNESSES
 from overnight.ledger import Ledger
 from overnight.night import Night, Stages, now
@@ -141,7 +141,7 @@ async def _task(night: Night, task: TaskSpec, slots: asyncio.Semaphore) -> list[
     while (wait := _next_wait(runs, task)) is not None:
         await _pause(night, wait)
         async with slots:
-            refused = _refusal(night, task, len(runs) + 1)
+            refused = await _refusal(night, task, len(runs) + 1)
             if refused is not None:
                 state: RunState = "cancelled" if night.interrupt else "skipped"
                 return runs or [night.skipped(task, refused, state)]
@@ -165,14 +165,15 @@ async def _pause(night: Night, seconds: float) -> None:
     await in_thread(night.interrupted.wait, seconds)
 
 
-def _refusal(night: Night, task: TaskSpec, attempt: int) -> Failure | None:
+async def _refusal(night: Night, task: TaskSpec, attempt: int) -> Failure | None:
     """Why the attempt may not start. One that already runs on its host is never refused: it is followed."""
-    if night.ledger.handle(night.planner.resolve(task, attempt, None).run_id) is not None:
-        return None
+    refused = night.shut_by(task.route)
     if night.interrupt:
         seen = Evidence(source="host", seen="the batch was interrupted before this task started")
-        return fail(FailureKind.CANCELLED, seen)
-    return night.shut_by(task.route)
+        refused = fail(FailureKind.CANCELLED, seen)
+    if refused is None or await in_thread(night.begun, night.planner.resolve(task, attempt, None)):
+        return None
+    return refused
 
 
 async def _attempt(night: Night, task: TaskSpec, attempt: int, queued_s: float) -> RunReport:
@@ -186,7 +187,7 @@ async def _attempt(night: Night, task: TaskSpec, attempt: int, queued_s: float) 
         with stages.timed("run"):
             stages.watched = await monitor(night, plan)
         if stages.watched.undecided:
-            return night.left(plan, stages, stages.handle, stages.watched.stopped)
+            return night.left(plan, stages, stages.watched.stopped)
         proven = night.diagnose(plan, stages)
         if proven is not None and proven.shuts_route:
             night.shut(plan.route, proven)
@@ -194,11 +195,12 @@ async def _attempt(night: Night, task: TaskSpec, attempt: int, queued_s: float) 
             stages.collected = await collect(night, plan, stages.handle)
         if plan.verify and stages.collected.tip:
             stages.checked = await verify(night, plan, stages.handle, stages.collected.tip)
+            if stages.checked is None:
+                return night.left(plan, stages, None)
     except FailureError as error:
         failure = error.failure
-        handle = night.ledger.handle(plan.run_id)
-        if handle is not None and failure.family is Family.HOST and failure.retry is Retry.BACKOFF:
-            return night.left(plan, stages, handle, failure)
+        if night.undecided(plan, failure):
+            return night.left(plan, stages, failure)
     run = night.report(plan, stages, failure)
     await _state_of(diagnose(night, run, return_state=True))
     return run

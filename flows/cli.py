@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from flows.prepare import state_directory
+from overnight import lockfile
 from overnight.failures import BadInput
 from overnight.report import EXIT_BAD_INPUT
 
@@ -35,6 +38,13 @@ class OnInterrupt(StrEnum):
     DETACH = "detach"
 
 
+class Stand(StrEnum):
+    """Agents the rehearsal can use."""
+
+    CLAUDE_CODE = "claude-code"
+    SCRIPTED = "scripted"
+
+
 _BATCH_HELP = """Run a batch of coding tasks to commits and a report.
 
 FILE is one YAML file, or Markdown files with front matter, one task each.
@@ -48,7 +58,7 @@ Examples:
   python -m flows.batch --resume tonight-20261122-2200-ab12
 
 \b
-Exit codes: 0 every task succeeded; 1 some failed; 2 bad input, nothing started;
+Exit codes: 0 every task succeeded; 1 some did not; 2 bad input, nothing started;
 3 nothing could start, every route is shut; 130 interrupted.
 
 \b
@@ -75,10 +85,13 @@ def batch(
 ) -> None:
     from flows.run_batch import dry_run, run_batch  # imports prefect, which takes a second
 
-    ids = [part for part in (only or "").split(",") if part]
+    ids = [part.strip() for part in (only or "").split(",") if part.strip()]
     try:
-        if resume and (files or ids):
-            raise BadInput("command line", "--resume", "goes without FILE and --only", "Give the batch id alone")
+        if only is not None and not ids:
+            raise BadInput("command line", "--only", "names no task", "Write task ids with commas between them")
+        if resume and (files or ids or dry):
+            problem = "goes without FILE, --only and --dry-run"
+            raise BadInput("command line", "--resume", problem, "Give the batch id alone")
         if dry:
             typer.echo(json.dumps(dry_run(files or [], lock, ids), indent=2, ensure_ascii=False))
             return
@@ -105,8 +118,11 @@ def credentials_add(
     """
     from flows.credentials import save_key
 
-    key = sys.stdin.read().strip() if from_stdin else typer.prompt(f"Key for {provider}", hide_input=True)
     try:
+        lockfile.load().provider(provider, where="command line", field="PROVIDER")
+        if not from_stdin and not sys.stdin.isatty():
+            raise BadInput("command line", "PROVIDER", "there is no terminal to ask for the key", "Use --from-stdin")
+        key = sys.stdin.read().strip() if from_stdin else typer.prompt(f"Key for {provider}", hide_input=True)
         typer.echo(save_key(provider, key, state, os.environ))
     except BadInput as error:
         refuse(error)
@@ -115,8 +131,8 @@ def credentials_add(
 @app.command()
 def rehearse(
     harness: Annotated[
-        str, typer.Option(help="claude-code, goose needs a provider that takes x-api-key, or scripted.")
-    ] = "claude-code",
+        Stand, typer.Option(help="The real Claude Code, or our own small agent that needs no download.")
+    ] = Stand.CLAUDE_CODE,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="State directory.")] = None,
 ) -> None:
     """Replay the incident on this machine: a real agent, an emulated provider, no account.
@@ -128,12 +144,15 @@ def rehearse(
     from flows.rehearse import rehearse as replay
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "overnight"
-    raise typer.Exit(replay(state_directory(state, os.environ), cache, harness, os.environ, typer.echo))
+    try:
+        raise typer.Exit(replay(state_directory(state, os.environ), cache, harness, os.environ, typer.echo))
+    except BadInput as error:
+        refuse(error)
 
 
 @app.command()
 def pages(state: Annotated[Path | None, typer.Option(metavar="DIR", help="State directory.")] = None) -> None:
-    """Start the private Prefect server of a state directory, to look at past nights; Ctrl-C stops it.
+    """Open the private Prefect server of a state directory, to look at past nights or a running one; Ctrl-C leaves it.
 
     \b
     Example:
@@ -141,10 +160,30 @@ def pages(state: Annotated[Path | None, typer.Option(metavar="DIR", help="State 
     """
     from flows.private_server import private_server
 
-    with private_server(state_directory(state, os.environ), os.environ) as server:
-        typer.echo(f"{server.url}  (log in with the line in {server.login_file})  Ctrl-C stops it")
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # a closed terminal must not leave the server behind
+    try:
+        with private_server(state_directory(state, os.environ), os.environ) as server:
+            typer.echo(f"{server.url}  (log in with the line in {server.login_file})  Ctrl-C leaves it")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+    except BadInput as error:
+        refuse(error)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"overnight {metadata.version('overnight')}")
+        raise typer.Exit
+
+
+@app.callback()
+def overnight(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Runs AI coding agents on your own machines overnight; commits and a truthful report in the morning."""
 
 
 def refuse(error: BadInput) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from blocks.hosts import load_hosts
 from overnight import batchfile, lockfile
 from overnight.failures import BadInput, FailureError
-from overnight.git import Repo
+from overnight.git import GitError, Repo
 from overnight.harnesses import HARNESSES
 from overnight.ledger import Ledger
 from overnight.lockfile import ProviderLock
@@ -73,10 +73,16 @@ def record(prepared: Prepared, state: Path) -> Ledger:
 
 
 def state_directory(given: Path | None, environ: Mapping[str, str]) -> Path:
-    """Where batches are kept: `--state`, else `$XDG_STATE_HOME/overnight`, else `~/.local/state/overnight`."""
-    if given is not None:
-        return given.expanduser().resolve()
-    return Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "overnight"
+    """Where batches are kept: `--state`, else `$XDG_STATE_HOME/overnight`, else `~/.local/state/overnight`.
+
+    Raises:
+        BadInput: a file stands there.
+    """
+    directory = Path(environ.get("XDG_STATE_HOME") or "~/.local/state") / "overnight" if given is None else given
+    directory = directory.expanduser().absolute()
+    if directory.exists() and not directory.is_dir():
+        raise BadInput("command line", "--state", f"{directory} is not a folder", "Name a folder")
+    return directory
 
 
 def _check_repositories(batch: BatchSpec, search_path: str) -> None:
@@ -89,11 +95,16 @@ def _check_repositories(batch: BatchSpec, search_path: str) -> None:
             raise BadInput(
                 batch.source, f"{task.field}.repo", f"no folder {task.repo}", "Give a git repository or a URL"
             )
+        repo = Repo(Path(task.repo), search_path)
         try:
-            Repo(Path(task.repo), search_path).resolve(task.base)
+            repo.run("rev-parse", "--git-dir")
+        except GitError as error:
+            problem = f"{task.repo} is no git repository"
+            raise BadInput(batch.source, f"{task.field}.repo", problem, "Give a git repository or a URL") from error
+        try:
+            repo.resolve(task.base)
         except FailureError as error:
-            seen = error.failure.evidence[0].seen
-            problem = f"no commit {task.base!r} in {task.repo} ({seen})"
+            problem = f"no commit {task.base!r} in {task.repo}"
             raise BadInput(batch.source, f"{task.field}.base", problem, "Name a branch, tag or commit of it") from error
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+from uuid import UUID
 
 import httpx
 import psutil
@@ -26,6 +27,8 @@ import psutil
 from overnight.failures import BadInput
 from overnight.ledger import write
 
+# what Prefect's client raises, and ours, when an API does not answer as it should
+OutOfReach = httpx.HTTPError
 START_S, STOP_S, DRAIN_S = 120.0, 20.0, 30.0
 
 # measured with prefect 3.8.8 on 2026-11-22: the recorder's defaults (1/1/5 s) record 1,000 task runs 26 s late,
@@ -63,18 +66,23 @@ class PrivateServer:
         user, _, password = self.auth.partition(":")
         return httpx.Client(base_url=self.api_url, auth=(user, password), timeout=10, trust_env=False)
 
-    def drain(self) -> None:
-        """Wait until every task run that was reported is recorded; states arrive up to seconds late."""
+    def drain(self, flow_run: UUID) -> bool:
+        """Wait until every task run of a flow run is recorded, up to 30 s; states arrive late. False if one was not.
+
+        Of no other flow run: one whose controller was killed has task runs that never end.
+        """
         deadline, seen = time.monotonic() + DRAIN_S, -1
+        ours = {"flow_runs": {"id": {"any_": [str(flow_run)]}}}
         with self.client() as client:
             while time.monotonic() < deadline:
-                body = {"task_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}}
+                body = {**ours, "task_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}}
                 unfinished = client.post("/task_runs/count", json=body).json()
-                total = client.post("/task_runs/count", json={}).json()
+                total = client.post("/task_runs/count", json=ours).json()
                 if total == seen and unfinished == 0:
-                    return
+                    return True
                 seen = total
                 time.sleep(1.5)
+        return False
 
 
 @contextmanager
@@ -85,11 +93,17 @@ def private_server(state: Path, environ: Mapping[str, str]) -> Iterator[PrivateS
     server, so a killed user never stops it for the others.
 
     Raises:
-        BadInput: it did not answer within 120 s; the log's place is named.
+        BadInput: the state directory cannot be written, or the server did not
+            answer within 120 s; the log's place is named.
     """
     directory = state / "prefect"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (directory / "users.lock").open("a") as users:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        users = (directory / "users.lock").open("a")
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror}"
+        raise BadInput(str(state), "--state", problem, "Give another --state") from error
+    with users:
         with _starting(directory):
             fcntl.flock(users, fcntl.LOCK_SH)
             server = _running(directory) or _start(directory, environ)
@@ -156,18 +170,25 @@ def _start(directory: Path, environ: Mapping[str, str]) -> PrivateServer:
         server.child = process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, cwd=directory
         )
-    born = psutil.Process(process.pid).create_time()
-    write(directory / "server.json", json.dumps({"schema": 1, "pid": process.pid, "born": born, "url": server.url}))
+    try:
+        born = psutil.Process(process.pid).create_time()
+        write(directory / "server.json", json.dumps({"schema": 1, "pid": process.pid, "born": born, "url": server.url}))
+        _await(server, process)
+    except BaseException:  # Ctrl-C too: it is in a session of its own and would stay for ever
+        _stop(directory)
+        process.wait(STOP_S)
+        raise
+    return server
+
+
+def _await(server: PrivateServer, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    while time.monotonic() < deadline and process.poll() is None:
         if _healthy(server):
-            return server
+            return
         time.sleep(0.2)
-    _stop(directory)
-    mend = f"Read {directory / 'server.log'}; or set PREFECT_API_URL to a server of your own"
-    raise BadInput(str(directory), "private Prefect server", "did not start", mend)
+    mend = f"Read {server.directory / 'server.log'}; or set PREFECT_API_URL to a server of your own"
+    raise BadInput(str(server.directory), "private Prefect server", "did not start", mend)
 
 
 def _stop(directory: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
@@ -14,11 +16,27 @@ from rich.text import Text
 _COLOURS = {"succeeded": "green", "failed": "red", "lost": "red", "skipped": "yellow", "cancelled": "yellow"}
 
 
+class _Lenient(Console):
+    """rich ends the program when its reader has gone; a night goes on without one."""
+
+    def on_broken_pipe(self) -> None:
+        self.mute()
+
+    def mute(self) -> None:
+        """Say no more. What is buffered must go somewhere, or Python ends with code 120 instead of ours."""
+        self.quiet = True
+        with open(os.devnull, "w", encoding="ascii") as nowhere, suppress(OSError):
+            os.dup2(nowhere.fileno(), self.file.fileno())
+
+
 class Progress:
-    """Takes `tell` from any thread. Use as a context manager."""
+    """Takes `tell` from any thread; a terminal that is gone or a full disk costs lines and nothing else.
+
+    Use as a context manager.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
+        self._console = _Lenient(file=stream, highlight=False, soft_wrap=not stream.isatty())
         self._lock = threading.Lock()
         self._began = time.monotonic()
         self._rows: dict[str, tuple[str, str, float]] = {}
@@ -31,7 +49,8 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
 
     def tell(self, where: str, stage: str, words: str) -> None:
         """One change. `where` is a task id, a route or a host."""
@@ -42,12 +61,18 @@ class Progress:
             if lasting or not self._console.is_terminal:
                 line = Text.assemble((f"{age:7.1f} s  ", "dim"), (f"{where}  ", "bold"), f"{stage}: ")
                 line.append(words, _colour(words))
-                self._console.print(line)
+                self._print(line)
 
     def say(self, words: str) -> None:
         """A line that belongs to no task."""
         with self._lock:
-            self._console.print(words, markup=False)
+            self._print(Text(words))
+
+    def _print(self, line: Text) -> None:
+        try:
+            self._console.print(line)
+        except OSError:
+            self._console.mute()
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)

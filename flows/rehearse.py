@@ -64,12 +64,22 @@ def rehearse(state: Path, cache: Path, harness: str, environ: Mapping[str, str],
         argv += ["--json", str(report_path)]
         say(f"\n$ python -m flows.batch {' '.join(argv[3:])}\n")
         env = _batch_environment(environ, served, harness, agents, repo)
-        subprocess.run(argv, cwd=PROJECT, env=env, check=False)
+        _to_its_end(subprocess.Popen(argv, cwd=PROJECT, env=env))
     if not report_path.exists():
         say("The batch wrote no report; see its words above.")
         return 1
     report = BatchReport.model_validate_json(report_path.read_text(encoding="utf-8"))
     return _told(report, state, repo, say)
+
+
+def _to_its_end(batch: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C reaches the batch too, which ends what it started; `subprocess.run` would kill it 0.25 s later."""
+    while True:
+        try:
+            batch.wait()
+        except KeyboardInterrupt:
+            continue
+        return
 
 
 def _agent(harness: str, cache: Path, environ: Mapping[str, str], say: Callable[[str], None]) -> tuple[str, Path]:

@@ -12,10 +12,11 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
@@ -23,7 +24,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_curre
 from flows.batch import batch
 from flows.desk import DESK, Desk
 from flows.prepare import prepare, record, state_directory, with_hosts
-from flows.private_server import PrivateServer, private_server
+from flows.private_server import OutOfReach, PrivateServer, private_server
 from flows.progress import Progress
 from overnight.failures import BadInput
 from overnight.ledger import Ledger, write
@@ -57,8 +58,8 @@ def run_batch(
         BadInput: nothing was started.
     """
     directory = state_directory(state, os.environ)
-    if json_path is not None and not json_path.absolute().parent.is_dir():
-        raise BadInput("command line", "--json", f"no folder {json_path.absolute().parent}", "Create it first")
+    if json_path is not None:
+        _check_writable(json_path.absolute())
     prepared = None
     if resume:
         _check_resumable(Ledger(directory, resume))
@@ -68,29 +69,64 @@ def run_batch(
     began = now()
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(sys.stderr))
+        interrupt = stack.enter_context(Interrupts(on_interrupt, progress))
         server = stack.enter_context(prefect_api(directory, progress))
         batch_id = resume or ""
         if prepared is not None:
             batch_id = record(with_hosts(prepared), directory).batch_id
         progress.tell(batch_id, "batch", f"state in {directory / 'batches' / batch_id}")
-        interrupt = stack.enter_context(Interrupts(on_interrupt, progress))
-        token = DESK.set(Desk(progress.tell, interrupt.opened))
-        try:
-            outcome: State[Any] = asyncio.run(_ended(batch(state=str(directory), batch_id=batch_id, return_state=True)))
-        finally:
-            DESK.reset(token)
-        if server is not None:
-            APILogWorker.drain_all(timeout=10)
-            server.drain()
+        words, orderly = _carry_out(directory, batch_id, Desk(progress.tell, interrupt.opened), server)
     report_path = directory / "batches" / batch_id / "report.json"
     report = _written_since(report_path, began)
     if report is None:
-        sys.stderr.write(f"The batch ended without a report: {outcome.message}\n")
-        return EXIT_INTERRUPTED if interrupt.happened else EXIT_FAILED
-    if json_path is not None:
-        write(json_path.absolute(), report.to_json())
-    sys.stdout.write(summary(report, report_path.parent))
-    return report.exit_code
+        sys.stderr.write(f"The batch ended without a report: {words}\n")
+        code = EXIT_INTERRUPTED if interrupt.happened else EXIT_FAILED
+    else:
+        if json_path is not None:
+            write(json_path.absolute(), report.to_json())
+        sys.stdout.write(summary(report, report_path.parent))
+        code = report.exit_code
+    if not orderly:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End now: Prefect 3.8.8 tries to send each event for 7 s before it lets a process end, and threads are joined."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _carry_out(directory: Path, batch_id: str, desk: Desk, server: PrivateServer | None) -> tuple[str, bool]:
+    """The flow's last words, and whether it came to an orderly end.
+
+    Its report is on disk before Prefect hears of it, so an API that went away
+    meanwhile costs pages and nothing else.
+    """
+    token = DESK.set(desk)
+    try:
+        outcome: State[Any] = asyncio.run(_ended(batch(state=str(directory), batch_id=batch_id, return_state=True)))
+        if server is not None and outcome.state_details.flow_run_id is not None:
+            APILogWorker.drain_all(timeout=10)
+            server.drain(outcome.state_details.flow_run_id)
+    except OutOfReach as error:
+        return f"the Prefect API went away: {error or type(error).__name__}", False
+    except KeyboardInterrupt:
+        return f"given up; what runs on hosts goes on: python -m flows.batch --resume {batch_id}", False
+    finally:
+        DESK.reset(token)
+    return str(outcome.message), True
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse now what could not be written in the morning."""
+    if not path.parent.is_dir():
+        raise BadInput("command line", "--json", f"no folder {path.parent}", "Create it first")
+    if path.is_dir():
+        raise BadInput("command line", "--json", f"{path} is a folder", "Name a file")
+    if not os.access(path.parent, os.W_OK):
+        raise BadInput("command line", "--json", f"{path.parent} cannot be written", "Name another place")
 
 
 def _check_resumable(ledger: Ledger) -> None:
@@ -125,15 +161,21 @@ def prefect_api(state: Path, progress: Progress) -> Iterator[PrivateServer | Non
     """The configured Prefect API, or a private server for as long as the batch runs.
 
     Raises:
-        BadInput: the configured API does not answer.
+        BadInput: the configured API does not answer, or does not let us in.
     """
     configured = get_current_settings().api.url
     if configured is not None:
         with get_client(sync_client=True) as client:
             error = client.api_healthcheck()
-        if error is not None:
-            mend = "Start that server, or unset it and a private one is used"
-            raise BadInput("environment or Prefect profile", "PREFECT_API_URL", f"{configured}: {error}", mend)
+            if error is not None:
+                mend = "Start that server, or unset it and a private one is used"
+                raise BadInput("environment or Prefect profile", "PREFECT_API_URL", f"{configured}: {error}", mend)
+            try:
+                client.api_version()
+            except PrefectHTTPStatusError as refused:
+                problem = f"{configured} answers {refused.response.status_code} {refused.response.reason_phrase}"
+                mend = "Set PREFECT_API_AUTH_STRING or PREFECT_API_KEY as that server wants it"
+                raise BadInput("environment or Prefect profile", "PREFECT_API_URL", problem, mend) from None
         yield None
         return
     progress.say("No Prefect API is configured: starting a private server (about 10 s the first time)")
@@ -146,38 +188,50 @@ def prefect_api(state: Path, progress: Progress) -> Iterator[PrivateServer | Non
 
 
 class Interrupts:
-    """Turns Ctrl-C into `cancel` or `detach`; a second one always cancels, a third gives up at once."""
+    """Turns signals into `cancel` or `detach`, so that the batch ends with a report and leaves nobody behind.
+
+    A second Ctrl-C always cancels, a third gives up at once. A lost terminal
+    and a request to end (SIGHUP, SIGTERM) ask nobody: they leave the runs to
+    their hosts, unless `--on-interrupt` says otherwise.
+    """
 
     def __init__(self, wish: str | None, progress: Progress) -> None:
         self._wish = wish
         self._progress = progress
         self._night: Night | None = None
         self._count = 0
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     @property
     def happened(self) -> bool:
         return self._count > 0
 
     def opened(self, night: Night) -> None:
-        """The batch is up and can be told."""
+        """The batch is up and can be told. Called in the main thread."""
         self._night = night
+        signal.signal(signal.SIGTERM, self._handle)  # a flow has a handler of its own, which ends it without a report
 
     def __enter__(self) -> Interrupts:
-        self._before = signal.signal(signal.SIGINT, self._handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP for us
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
-        if self._night is None or self._count > 2:
+        if self._night is None or (number == signal.SIGINT and self._count > 2):
             raise KeyboardInterrupt
-        threading.Thread(target=self._tell, args=(self._night, self._count), daemon=True).start()
+        threading.Thread(target=self._tell, args=(self._night, number), daemon=True).start()
 
-    def _tell(self, night: Night, count: int) -> None:
-        how = "cancel" if count > 1 else (self._wish or self._asked())
+    def _tell(self, night: Night, number: int) -> None:
+        if number != signal.SIGINT:
+            how = self._wish or "detach"
+        else:
+            how = "cancel" if self._count > 1 else (self._wish or self._asked())
         self._progress.say(
             "Interrupted: ending the runs and collecting what they committed"
             if how == "cancel"

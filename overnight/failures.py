@@ -104,7 +104,7 @@ RULES: dict[FailureKind, Rule] = {
     _K.WRONG_HEADER: Rule(_F.SETUP, _R.NEVER, True, "the key is right, the header it travels in is not",
         "set the variable the evidence names in the lock entry for {provider} and {harness}"),
     _K.KEY_MISSING: Rule(_F.AUTH, _R.NEVER, True, "no key is stored for this provider",
-        "store one: overnight credentials add {provider}"),
+        "store one: overnight credentials add {provider}; in CI set the variable named above"),
     _K.MODEL_UNKNOWN: Rule(_F.SETUP, _R.NEVER, True, "the provider does not serve this model id",
         "use an exact model id from the lock for {provider}"),
     _K.MODEL_MISMATCH: Rule(_F.SETUP, _R.NEVER, True, "another model answered than the one asked for",

@@ -110,6 +110,10 @@ class Ledger:
         data = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
         write(self.run_dir(run_id) / f"{name}.json", json.dumps({"schema": 1, **data}, indent=2, ensure_ascii=False))
 
+    def planned(self, run_id: str) -> bool:
+        """Whether the host may have been asked for this run already; the plan is written just before."""
+        return (self.directory / "runs" / run_id / "plan.json").exists()
+
     def handle(self, run_id: str) -> RunHandle | None:
         return _read(self.directory / "runs" / run_id / "handle.json", RunHandle)
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from overnight.collected import Collected
-from overnight.failures import BadInput, Evidence, Failure, FailureError, FailureKind, fail
+from overnight.failures import BadInput, Evidence, Failure, FailureError, FailureKind, Family, HostError, Retry, fail
 from overnight.follow import LinkState
 from overnight.git import bare
 from overnight.handle import RunHandle
@@ -118,8 +118,10 @@ class Night:
         self.tell(str(route), "route", f"SHUT by a run: {failure.brief}")
 
     def stop(self, how: Interrupt) -> None:
-        """Tell every stage that the batch is interrupted; a later `cancel` overrules a `detach`."""
-        self.interrupt = how
+        """Tell every stage that the batch is interrupted; `cancel` overrules `detach`, never the other way round."""
+        with self._lock:
+            if self.interrupt != "cancel":
+                self.interrupt = how
         self.interrupted.set()
 
     def shut_by(self, route: Route) -> Failure | None:
@@ -150,12 +152,12 @@ class Night:
             HostError: the host could not be reached.
             RouteError: the agent's command is gone.
         """
-        station, route = self.stations[plan.route.host], plan.route
-        executable, version = station.locate(self.harnesses[route.harness])
-        plan = plan.located(executable)
         known = self.ledger.handle(plan.run_id)
         if known is not None:
             return plan.based(known.base_sha), known
+        station, route = self.stations[plan.route.host], plan.route
+        executable, version = station.locate(self.harnesses[route.harness])
+        plan = plan.located(executable)
         repo, own = home_of(plan, self.ledger.state, self._search_path)
         run_dir = station.run_dir(plan.run_id)
         work, base = station.workspaces.prepare(plan, repo if own else None, run_dir)
@@ -176,6 +178,17 @@ class Night:
         self.ledger.log(plan.run_id, now(), "dispatched", answer=answer.answer, host=route.host, run_dir=run_dir)
         self.tell(plan.task_id, "dispatch", f"running on {route.host} as {plan.run_id}")
         return plan, handle
+
+    def begun(self, plan: RunPlan) -> bool:
+        """Whether the attempt may live on its host: an earlier start of ours asked for it, whatever we heard back."""
+        if self.ledger.handle(plan.run_id) is not None:
+            return True
+        if not self.ledger.planned(plan.run_id):
+            return False
+        try:
+            return self.stations[plan.route.host].holds(plan.run_id)
+        except HostError:
+            return True
 
     def monitor(self, plan: RunPlan) -> Watched:
         """Follow a run until it ends, is stopped for a cause, or this process is told to leave it."""
@@ -220,14 +233,14 @@ class Night:
         self.ledger.log(plan.run_id, now(), "collected", tip=found.tip, commits=len(found.commits))
         return found
 
-    def verify(self, plan: RunPlan, handle: RunHandle, tip: str) -> Verify:
-        """Run the task's check on a fresh clone of what came home."""
+    def verify(self, plan: RunPlan, handle: RunHandle, tip: str) -> Verify | None:
+        """Run the task's check on a fresh clone of what came home; None when we were told to leave it."""
         directory = self.ledger.run_dir(plan.run_id) / "verify"
         directory.mkdir(exist_ok=True)
         station, key = self.stations[plan.route.host], self.key(plan.route.provider).encode()
-        found = verify(
-            plan, handle, tip, station, directory, secrets=[key], interrupted=lambda: self.interrupt == "cancel"
-        )
+        found = verify(plan, handle, tip, station, directory, secrets=[key], interrupted=lambda: self.interrupt)
+        if found is None:
+            return None
         self.tell(plan.task_id, "verify", f"exit code {found.exit_code} after {found.seconds:.0f} s")
         return found
 
@@ -248,16 +261,26 @@ class Night:
             failure = (failure or error).model_copy(update={"evidence": more})
         return self._report(plan, stages, _state(failure), failure)
 
-    def left(self, plan: RunPlan, stages: Stages, handle: RunHandle, why: Failure | None) -> RunReport:
+    def undecided(self, plan: RunPlan, error: Failure) -> bool:
+        """Whether `error` leaves the run living on its host for all we know; then nothing about it is decided."""
+        unheard = error.family is Family.HOST and error.retry is Retry.BACKOFF
+        return unheard and self.ledger.planned(plan.run_id)
+
+    def left(self, plan: RunPlan, stages: Stages, why: Failure | None) -> RunReport:
         """The report of a run that may go on without us. Not written to the ledger: it is not decided.
 
         Args:
             why: What keeps us from it; None when we were told to leave it.
         """
-        lies = Evidence(source="host", seen=f"left running on {plan.route.host} in {handle.run_dir}")
+        handle = stages.handle or self.ledger.handle(plan.run_id)
+        if handle is not None:
+            seen = f"left running on {plan.route.host} in {handle.run_dir}"
+        else:
+            seen = f"asked {plan.route.host} to start it as {plan.run_id} and heard no answer; it may run there"
+        lies = Evidence(source="host", seen=seen)
         remedy = f"go on with it: python -m flows.batch --resume {plan.batch_id}"
-        kind, seen = (why.kind, (*why.evidence, lies)) if why else (FailureKind.CANCELLED, (lies,))
-        failure = fail(kind, *seen, remedy=remedy)
+        kind, evidence = (why.kind, (*why.evidence, lies)) if why else (FailureKind.CANCELLED, (lies,))
+        failure = fail(kind, *evidence, remedy=remedy)
         self.tell(plan.task_id, "done", failure.brief)
         return self._report(plan, stages, _state(failure), failure)
 
@@ -304,6 +327,7 @@ class Night:
         return say
 
     def close(self) -> None:
+        """Let go of every host. Whoever still follows a run in another thread leaves it."""
         for station in self.stations.values():
             station.close()
 

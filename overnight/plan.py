@@ -243,6 +243,11 @@ class Planner:
         if len(wiring.key_variables) != 1:
             place = f"providers.{route.provider}.harnesses.{route.harness}.set"
             raise BadInput(self.lock_path, place, "needs exactly one variable with {key}", "Name one variable")
+        variable, known = wiring.key_variables[0], self._launcher(route, field).HEADER_OF
+        if variable not in known:
+            place = f"providers.{route.provider}.harnesses.{route.harness}.set.{variable}"
+            problem = f"{route.harness} reads no key from {variable}"
+            raise BadInput(self.lock_path, place, problem, suggest(variable, known))
         return wiring
 
     def _env(

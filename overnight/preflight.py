@@ -22,7 +22,7 @@ from overnight.outcome import process_failure
 from overnight.plan import RunPlan
 from overnight.probe import Direct, direct, wrong_header
 from overnight.route import Route
-from overnight.station import Interrupt, Station
+from overnight.station import GONE_S, Interrupt, Station
 from overnight.watch import Watch
 
 _K = FailureKind
@@ -108,6 +108,7 @@ def _ask(
         watch,
         tell=lambda _: None,
         interrupted=lambda: "cancel" if interrupted() else None,
+        give_up_s=GONE_S,
     )
     return watch, process_failure(watch.transcript, watch.said(), stopped, plan.route.names)
 

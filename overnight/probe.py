@@ -7,6 +7,7 @@ way to tell a wrong key from a right key in the wrong variable.
 from __future__ import annotations
 
 import json
+import math
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -170,10 +171,12 @@ def _transport(error: Exception) -> tuple[FailureKind, str]:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, where they are some: `nan`, `inf` and a date are none that anybody could wait."""
     try:
-        return float(headers.get("retry-after", ""))
+        seconds = float(headers.get("retry-after", ""))
     except ValueError:
         return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def wrong_header(found: Direct, provider: str, harness: str, variable: str, right: Sequence[str]) -> Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,16 +69,42 @@ class Limits(_Entry):
     max_processes: Annotated[Count, Field(ge=32)] = Field(512, description="Process cap of the run's tree")
 
 
+def pin(line: str) -> str:
+    """A host key as `TYPE BASE64`, from a line of ssh-keyscan, known_hosts or a .pub file.
+
+    Raises:
+        ValueError: no key of a known type stands in it.
+    """
+    fields = line.split()
+    for kind, body in pairwise(fields):
+        if kind.startswith(("ssh-", "ecdsa-", "sk-")) and body.startswith("AAAA"):
+            return f"{kind} {body}"
+    raise ValueError("needs a key type and the key, e.g. 'ssh-ed25519 AAAA...', as ssh-keyscan prints it")
+
+
+def host_name(text: str) -> str:
+    """A host's name or IP address alone.
+
+    Raises:
+        ValueError: it holds a user, a port or a scheme.
+    """
+    if re.search(r"[\s@/]", text):
+        raise ValueError(f"{text!r} is more than a name or IP address; write the user under user, the port under port")
+    return text
+
+
 class HostSpec(_Entry):
     """A machine that carries runs: by address, by the name of a saved SSHHost block, or this machine."""
 
-    kind: Literal["ssh", "local"] = "ssh"
+    kind: Literal["ssh", "local"] = Field("ssh", description="`local` runs agents on this machine")
     block: str | None = Field(None, description="Name of a saved SSHHost block; then only slots and path may be added")
-    address: str | None = None
-    port: Annotated[Count, Field(ge=1, le=65535)] = 22
-    user: str | None = None
+    address: Annotated[str, AfterValidator(host_name)] | None = Field(None, description="Name or IP address")
+    port: Annotated[Count, Field(ge=1, le=65535)] = Field(22, description="Port of its sshd")
+    user: str | None = Field(None, description="Account the agents run under")
     key_file: Path | None = Field(None, description="Private key, without a passphrase")
-    host_key: str | None = Field(None, description="Pinned host key: 'ssh-ed25519 AAAA...'")
+    host_key: Annotated[str, AfterValidator(pin)] | None = Field(
+        None, description="Pinned host key: 'ssh-ed25519 AAAA...'"
+    )
     known_hosts: Path | None = Field(None, description="Used when host_key is not given; default ~/.ssh/known_hosts")
     slots: Annotated[Count, Field(ge=1, le=500)] = Field(4, description="Runs at the same time")
     path: tuple[str, ...] = Field((), description="Folders searched for agents before the usual ones")
@@ -103,10 +130,10 @@ class HostSpec(_Entry):
 class RouteSpec(_Entry):
     """A route as written; what is left out comes from `defaults.route`."""
 
-    host: str | None = None
-    harness: str | None = None
-    provider: str | None = None
-    model: str | None = None
+    host: str | None = Field(None, description="A name under `hosts`")
+    harness: str | None = Field(None, description="Agent's command line: claude-code, goose, scripted")
+    provider: str | None = Field(None, description="Who serves the model, as the lock names it")
+    model: str | None = Field(None, description="Exact model id from the lock")
 
     def over(self, below: RouteSpec) -> RouteSpec:
         return RouteSpec(**{**below.model_dump(exclude_none=True), **self.model_dump(exclude_none=True)})
@@ -115,16 +142,16 @@ class RouteSpec(_Entry):
 class _Common(_Entry):
     repo: Argument | None = Field(None, description="A path on this machine, or a URL the host can clone")
     base: Argument | None = Field(None, description="Branch, tag or commit the work starts from")
-    route: RouteSpec = RouteSpec()
-    limits: dict[str, Any] = {}
+    route: RouteSpec = Field(RouteSpec(), description="Where the task goes; what is left out comes from defaults")
+    limits: dict[str, Any] = Field({}, description="Below; a task's own win over those of defaults")
     verify: str | None = Field(None, description="Command that must exit 0 in a fresh clone of what came home")
     ask_for_commit: bool | None = Field(None, description="Append a line that asks the agent to commit; default true")
 
 
 class TaskEntry(_Common):
-    id: Name
-    instruction: str | None = None
-    instruction_file: Path | None = None
+    id: Name = Field(description="Lower-case letters, digits and single . _ - between them; part of the branch name")
+    instruction: str | None = Field(None, description="What the agent should do")
+    instruction_file: Path | None = Field(None, description="A file that says it, beside the batch file")
 
     @model_validator(mode="after")
     def _one_instruction(self) -> TaskEntry:
@@ -137,8 +164,12 @@ class BatchFile(_Entry):
     """The batch file, schema 1."""
 
     schema_: Annotated[Literal[1], BeforeValidator(_no_boolean)] = Field(1, alias="schema")
-    name: Name
-    author: str = Field("overnight <overnight@localhost>", pattern=r"^[^<>\n]+ <[^<>\s]+>$")
+    name: Name = Field(description="As a task's id; part of the batch id")
+    author: str = Field(
+        "overnight <overnight@localhost>",
+        pattern=r"^[^<>\n]+ <[^<>\s]+>$",
+        description="Name and address of the commits, unless the agent sets its own",
+    )
     hosts: dict[Name, HostSpec] = {}
     defaults: _Common = _Common()
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from overnight.collected import Collected
+from overnight.events import Exited, Killed
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.handle import RunHandle
 from overnight.outcome import claims, conclude, process_failure
@@ -72,6 +73,15 @@ def _unverified(checked: Verify, plan: RunPlan) -> Failure:
     return fail(FailureKind.VERIFY_FAILED, Evidence(source="exit", seen=seen), names=plan.route.names)
 
 
+def _phases(stages: Stages) -> Phases:
+    """How long each stage took; for the run itself the host's own figure, which a resumed batch did not see."""
+    ending = stages.watched.watch.ending if stages.watched else None
+    seconds = dict(stages.seconds)
+    if isinstance(ending, Exited | Killed):
+        seconds["run"] = round(ending.seconds, 2)
+    return Phases(queued=round(stages.queued_s, 2), **seconds)
+
+
 def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | None, log: str) -> RunReport:
     """The record of an attempt, as far as it came."""
     watch = stages.watched.watch if stages.watched else None
@@ -93,7 +103,7 @@ def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | N
         other_refs=found.others if found else {},
         leftovers=found.leftovers if found else None,
         verify=stages.checked,
-        seconds=Phases(queued=round(stages.queued_s, 2), **stages.seconds),
+        seconds=_phases(stages),
         first_event_s=watch.first_event_s if watch else None,
         tokens=result.tokens if result else None,
         usd=result.usd if result else None,

@@ -29,6 +29,8 @@ TICK_S = 0.5
 _ASK_AGAIN_S = 5.0
 # after this long without a link, past the run's own limit, we stop waiting for news of it
 GIVE_UP_S = 3600.0
+# so long for a host that is asked to end something: it is heard every 5 s while there is a link
+GONE_S = 45.0
 
 Interrupt = Literal["cancel", "detach"]
 
@@ -45,6 +47,12 @@ class Station:
         self._lock = threading.Lock()
         self._follower: Follower | None = None
         self._found: dict[str, tuple[str, str | None]] = {}
+        self._closed = threading.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody here follows anything any more."""
+        return self._closed.is_set()
 
     @property
     def follower(self) -> Follower:
@@ -98,6 +106,14 @@ class Station:
         """Absolute path of a run's folder on the host."""
         return f"{self.remote.install().root}/runs/{run_id}"
 
+    def holds(self, run_id: str) -> bool:
+        """Whether the host was asked to start this run and took it on.
+
+        Raises:
+            HostError: the connection failed.
+        """
+        return self.remote.execute(["test", "-e", f"{self.run_dir(run_id)}/claim"]).code == 0
+
     def start(self, plan: RunPlan, cwd: str, key: str) -> StartAnswer:
         """Hand a located plan to the supervisor. Idempotent by run id; the key goes over stdin only.
 
@@ -132,6 +148,7 @@ class Station:
         interrupted: Callable[[], Interrupt | None],
         stopped: Failure | None = None,
         stopping: Callable[[Failure], None] = lambda _: None,
+        give_up_s: float = GIVE_UP_S,
     ) -> Failure | None:
         """Follow a started run until it has an ending; blocks.
 
@@ -141,10 +158,12 @@ class Station:
             interrupted: Asked every half second; `cancel` ends the run, `detach` leaves it and returns.
             stopped: Why an earlier controller already asked for the run's end.
             stopping: Told why we are about to ask for it, before we do: it must survive us.
+            give_up_s: How long a host may stay out of reach past the run's own limit.
 
         Returns:
             Why we ended the run, if we did. `watch.ending` stays None after
-            `detach`, and when the host stayed out of reach for an hour past the run's limit.
+            `detach` and `close`, and when the host stayed out of reach: for
+            `give_up_s`, or for 45 s of a run that is to be cancelled.
         """
         events: queue.Queue[RunEvent] = queue.Queue()
         copy = RunCopy(directory, [key.encode()])
@@ -152,7 +171,7 @@ class Station:
             for event in copy.replay():
                 watch.take(event)
             self.follower.watch(plan.run_id, copy, events.put)
-            return self._attend(plan, watch, events, tell, interrupted, stopped, stopping)
+            return self._attend(plan, watch, events, tell, interrupted, stopped, stopping, give_up_s)
         finally:
             self.follower.unwatch(plan.run_id)
             copy.close()
@@ -166,6 +185,7 @@ class Station:
         interrupted: Callable[[], Interrupt | None],
         stopped: Failure | None,
         stopping: Callable[[Failure], None],
+        give_up_s: float,
     ) -> Failure | None:
         cancelled, asked_at = False, 0.0
         last_news = time.monotonic()
@@ -177,14 +197,14 @@ class Station:
             if stopped is None and (stopped := watch.stop_for()) is not None:
                 stopping(stopped)
             wish = interrupted()
-            if wish == "detach":
+            if wish == "detach" or self.closed:
                 return None
             cancelled = cancelled or wish == "cancel"
             now = time.monotonic()
             if (stopped or cancelled) and now - asked_at > _ASK_AGAIN_S:
                 self.follower.cancel(plan.run_id)
                 asked_at = now
-            if now - last_news > plan.limits.total_s + GIVE_UP_S:
+            if now - last_news > (GONE_S if cancelled else plan.limits.total_s + give_up_s):
                 return self._out_of_reach(plan, now - last_news)
         return stopped
 
@@ -194,7 +214,8 @@ class Station:
         return fail(_K.HOST_UNREACHABLE, Evidence(source="host", seen=seen, where=self.name), names=plan.route.names)
 
     def close(self) -> None:
-        """Let go of the host; runs on it go on."""
+        """Let go of the host; runs on it go on, and whoever waits for one here stops waiting."""
+        self._closed.set()
         if self._follower is not None:
             self._follower.close()
         self.remote.close()

@@ -14,7 +14,8 @@ from overnight.handle import RunHandle
 from overnight.plan import RunPlan
 from overnight.remote import StartOrder
 from overnight.report import Verify
-from overnight.station import GIVE_UP_S, TICK_S, Station, bounds
+from overnight.spec import Limits
+from overnight.station import GIVE_UP_S, GONE_S, TICK_S, Interrupt, Station, bounds
 
 _K = FailureKind
 _TAIL_BYTES = 2000
@@ -29,8 +30,8 @@ def verify(
     directory: Path,
     *,
     secrets: Sequence[bytes] = (),
-    interrupted: Callable[[], object] = lambda: None,
-) -> Verify:
+    interrupted: Callable[[], Interrupt | None] = lambda: None,
+) -> Verify | None:
     """Run `plan.verify` in a clone of `tip`, bounded by the run's own `total_s`; blocks.
 
     The exit code is the command's own, 128 + N when signal N ended it, None
@@ -38,7 +39,10 @@ def verify(
 
     Args:
         secrets: Masked in our copy of its output, should the commits hold one.
-        interrupted: Asked every half second; anything true ends the check.
+        interrupted: Asked every half second; `cancel` ends the check, `detach` leaves it.
+
+    Returns:
+        None when the check was left to itself; repeating this follows it.
 
     Raises:
         WorkspaceError: the clone could not be made.
@@ -60,10 +64,12 @@ def verify(
     station.remote.start(order)
     copy = RunCopy(directory, secrets)
     try:
-        ending = _wait(station, run_id, copy, plan.limits.total_s + GIVE_UP_S, interrupted)
+        ending = _wait(station, run_id, copy, plan.limits, interrupted)
     finally:
         station.follower.unwatch(run_id)
         copy.close()
+    if ending is None:
+        return None
     if isinstance(ending, Lost):
         raise HostError(fail(_K.LOST, Evidence(source="host", seen=f"the check: {ending.why}"), names=plan.route.names))
     if isinstance(ending, Killed) and ending.by in ("request", "orphan"):
@@ -72,22 +78,31 @@ def verify(
     return Verify(command=command, exit_code=_code(ending), seconds=round(ending.seconds, 1), tail=tail)
 
 
-def _wait(station: Station, run_id: str, copy: RunCopy, patience_s: float, interrupted: Callable[[], object]) -> Ending:
+def _wait(
+    station: Station, run_id: str, copy: RunCopy, limits: Limits, interrupted: Callable[[], Interrupt | None]
+) -> Ending | None:
     events: queue.Queue[RunEvent] = queue.Queue()
     station.follower.watch(run_id, copy, events.put)
-    deadline = time.monotonic() + patience_s
+    began = time.monotonic()
+    deadline = began + limits.total_s + GIVE_UP_S
     asked = False
     while time.monotonic() < deadline:
-        if interrupted() and not asked:
+        wish = interrupted()
+        if wish == "detach" or station.closed:
+            return None
+        if wish == "cancel" and not asked:
             asked = True
             station.follower.cancel(run_id)
+            deadline = min(deadline, time.monotonic() + limits.grace_s + GONE_S)
         try:
             event = events.get(timeout=TICK_S)
         except queue.Empty:
             continue
         if isinstance(event, Exited | Killed | Lost):
             return event
-    seen = Evidence(source="host", seen=f"no end of the check after {patience_s:.0f} s", where=station.name)
+    seen = Evidence(
+        source="host", seen=f"no end of the check after {time.monotonic() - began:.0f} s", where=station.name
+    )
     raise HostError(fail(_K.HOST_UNREACHABLE, seen, names={"host": station.name}))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from overnight.events import Act, AgentEvent, Ending, Exited, Heartbeat, Killed, Lost, Output, RunEvent, Started
 from overnight.failures import Failure, FailureKind
@@ -12,6 +13,8 @@ from overnight.plan import RunPlan
 from overnight.silence import Progress, judge
 from overnight.transcript import Said, Transcript
 
+# between two heartbeats our own clock goes on from the last one, but no further than this: the link may be down
+_AHEAD_S = 5.0
 # heartbeats come every few seconds; further apart, there was a break between them
 _BREAK_S = 30.0
 _SHOWN = (Act.INIT, Act.RETRYING, Act.TOOL_STARTED, Act.COMMITTED, Act.DENIED, Act.ERROR, Act.RESULT)
@@ -20,8 +23,8 @@ _SHOWN = (Act.INIT, Act.RETRYING, Act.TOOL_STARTED, Act.COMMITTED, Act.DENIED, A
 class Watch:
     """State of one followed run. Feed it every event in order; ask `stop_for` after each and about once a second.
 
-    Ages come from the host's heartbeats only: while the link is down no time
-    passes here, so a lost connection is never a silent agent. The first
+    Silence is judged by the host's heartbeats only: while the link is down no
+    time passes here, so a lost connection is never a silent agent. The first
     heartbeat after a break comes before the output that piled up meanwhile, so
     the first event is missed only when the heartbeat before it missed it, too.
 
@@ -29,7 +32,15 @@ class Watch:
     was read from an earlier controller's copy, or after a break.
     """
 
-    def __init__(self, plan: RunPlan, harness: Harness, rules: Sequence[ErrorRule]) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        harness: Harness,
+        rules: Sequence[ErrorRule],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._noted_at: float | None = None
         self._plan = plan
         self._harness = harness
         self._rules = rules
@@ -48,7 +59,10 @@ class Watch:
 
     @property
     def age_s(self) -> float:
-        return self._beat.age_s if self._beat else 0.0
+        """Seconds since the run started, as well as it is known here; for showing, not for judging silence."""
+        if self._noted_at is None:
+            return 0.0
+        return (self._beat.age_s if self._beat else 0.0) + min(self._clock() - self._noted_at, _AHEAD_S)
 
     def take(self, event: RunEvent) -> list[Said]:
         """Account for one event; returns the agent events in it that are worth a line to a person."""
@@ -56,11 +70,11 @@ class Watch:
             case Output(stream=stream, data=data):
                 return self._output(stream, data)
             case Heartbeat():
-                self._beat_before, self._beat = self._beat, event
+                self._beat_before, self._beat, self._noted_at = self._beat, event, self._clock()
             case Exited() | Killed() | Lost():
                 self.transcript.ending = event
             case Started():
-                self._live = True
+                self._live, self._noted_at = True, self._clock()
         return []
 
     def said(self) -> Failure | None:
@@ -99,9 +113,11 @@ class Watch:
         if events and not self._spoke:
             self._spoke = True
             before_s = self._beat_before.age_s if self._beat_before else 0.0
-            self.first_event_s = self.age_s if self._live and self.age_s - before_s < _BREAK_S else None
-        self.transcript.add_events(self.age_s, events)
-        return [Said(self.age_s, event) for event in events if event.act in _SHOWN]
+            now_s = round(self.age_s, 2)
+            self.first_event_s = now_s if self._live and now_s - before_s < _BREAK_S else None
+        at_s = round(self.age_s, 2)
+        self.transcript.add_events(at_s, events)
+        return [Said(at_s, event) for event in events if event.act in _SHOWN]
 
     def _silence(self) -> Failure | None:
         beat = self._beat if self._spoke else self._beat_before

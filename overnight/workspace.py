@@ -169,7 +169,7 @@ class Workspaces:
         """
         try:
             return self._collect(plan, handle, repo)
-        except (GitError, WorkspaceError) as error:
+        except (GitError, WorkspaceError, OSError) as error:  # OSError: the disk here is full, or not ours to write
             lies = Evidence(source="host", seen=f"the work lies in {handle.work_dir}", where=handle.host)
             seen = Evidence(source="git", seen=str(error))
             raise CollectError(fail(_K.COLLECT_FAILED, seen, lies, names=plan.route.names)) from error

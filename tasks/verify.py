@@ -13,8 +13,14 @@ from tasks.calls import in_thread
 
 
 @task(task_run_name="{plan.task_id} #{plan.attempt} verify", cache_policy=NO_CACHE)
-async def verify(night: Night, plan: RunPlan, handle: RunHandle, tip: str) -> Verify:
-    """Run the check in a fresh clone on the host, without any key in its environment."""
+async def verify(night: Night, plan: RunPlan, handle: RunHandle, tip: str) -> Verify | None:
+    """Run the check in a fresh clone on the host, without any key in its environment.
+
+    None when we were told to leave it to itself.
+    """
     found = await in_thread(night.verify, plan, handle, tip)
+    if found is None:
+        get_run_logger().info("left to itself")
+        return None
     get_run_logger().info("`%s` ended with %s after %.0f s", found.command, found.exit_code, found.seconds)
     return found

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
 from overnight import lockfile
 from overnight.failures import RULES, Family
-from overnight.spec import Limits
+from overnight.spec import BatchFile, HostSpec, Limits, RouteSpec, TaskEntry
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-_TABLE = re.compile(r"(<!-- made by .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (families|reference): .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _WHO = {
     Family.SETUP: "whoever edits the batch file or the lock",
     Family.AUTH: "whoever holds the key",
@@ -36,18 +39,30 @@ def families() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_table_of_families_is_current() -> None:
-    found = _TABLE.search(README.read_text())
-    assert found is not None
-    assert found[2] == families()
+def reference() -> str:
+    """Every key of a batch file, as the README shows it."""
+    places: list[tuple[str, type[BaseModel]]] = [("", BatchFile), ("hosts.NAME.", HostSpec), ("tasks[].", TaskEntry)]
+    places += [("tasks[].route.", RouteSpec), ("tasks[].limits.", Limits)]
+    lines = [
+        "`defaults` takes the keys of a task but `id` and the instruction.",
+        "",
+        "| key | default | |",
+        "|---|---|---|",
+    ]
+    for prefix, model in places:
+        for name, field in model.model_fields.items():
+            if field.description:
+                plain = field.default in (None, (), PydanticUndefined) or isinstance(field.default, BaseModel | dict)
+                lines.append(f"| `{prefix}{name}` | {'' if plain else f'`{field.default}`'} | {field.description} |")
+    return "\n".join(lines) + "\n"
 
 
-def test_the_limits_have_their_defaults() -> None:
-    text = README.read_text()
-    for name in ("first_event_s", "quiet_s", "total_s", "max_log_bytes", "attempts"):
-        shown = re.search(rf"\| `{name}` \| (\d+) \|", text)
-        assert shown is not None
-        assert float(shown[1]) == Limits.model_fields[name].default
+TABLES = {"families": families, "reference": reference}
+
+
+def test_the_tables_are_current() -> None:
+    found = {kind: text for _, kind, text, _ in _TABLE.findall(README.read_text())}
+    assert found == {kind: made() for kind, made in TABLES.items()}
 
 
 def test_the_providers_are_those_of_the_lock() -> None:
@@ -58,4 +73,4 @@ def test_the_providers_are_those_of_the_lock() -> None:
 
 
 if __name__ == "__main__":
-    README.write_text(_TABLE.sub(lambda m: m[1] + families() + m[3], README.read_text()))
+    README.write_text(_TABLE.sub(lambda found: found[1] + TABLES[found[2]]() + found[4], README.read_text()))

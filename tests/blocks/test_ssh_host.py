@@ -29,7 +29,9 @@ def test_has_the_defaults_of_a_batch_file() -> None:
     assert SSHHost(**GIVEN).spec() == HostSpec(**GIVEN)
 
 
-@pytest.mark.parametrize("line", [KEY, f"{KEY} root@box", f" {KEY}\n", f"{KEY}\troot@box"])
+@pytest.mark.parametrize(
+    "line", [KEY, f"{KEY} root@box", f" {KEY}\n", f"{KEY}\troot@box", f"10.0.0.5 {KEY}", f"[h]:2222 {KEY}"]
+)
 def test_pins_type_and_key_alone(line: str) -> None:
     assert SSHHost(**GIVEN | {"host_key": line}).host_key == KEY
 
@@ -46,7 +48,7 @@ def test_pins_type_and_key_alone(line: str) -> None:
         ("key_file", ""),
         ("host_key", ""),
         ("host_key", "ssh-ed25519"),
-        ("host_key", f"10.0.0.5 {KEY}"),
+        ("host_key", "10.0.0.5 AAAAC3NzaC1lZDI1NTE5"),
         ("host_key", "SHA256:abcdef"),
         ("slots", 0),
         ("python", ""),

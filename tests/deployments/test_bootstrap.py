@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import SecretStr
 
 from blocks.provider_credentials import ProviderCredentials
-from deployments.bootstrap import BLOCKS, register
+from blocks.register import BLOCKS, register
 
 ROOT = Path(__file__).resolve().parents[2]
 SLUGS = ["provider-credentials", "ssh-host"]
@@ -52,3 +52,11 @@ def test_runs_as_module_and_as_file(command: list[str]) -> None:
         [sys.executable, *command], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines() == [f"registered block type {slug}" for slug in SLUGS]
+
+
+def test_without_an_api_nothing_is_registered_nowhere() -> None:
+    environ = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-m", "deployments.bootstrap"]
+    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "PREFECT_API_URL" in done.stderr

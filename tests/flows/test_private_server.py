@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import psutil
@@ -56,6 +59,39 @@ def test_a_server_that_cannot_start_names_its_log(tmp_path: Path) -> None:
     (tmp_path / "prefect").mkdir()
     (tmp_path / "prefect" / "prefect.db").write_bytes(b"no database" * 100)
     with pytest.raises(BadInput, match=r"server\.log"), private_server(tmp_path, os.environ):
+        pass
+
+
+def test_an_interrupt_while_it_starts_leaves_nobody(tmp_path: Path) -> None:
+    record = tmp_path / "prefect" / "server.json"
+    with subprocess.Popen([sys.executable, "-c", _USER, tmp_path], stderr=subprocess.DEVNULL) as user:
+        while not record.exists():
+            assert user.poll() is None
+            time.sleep(0.02)
+        started = json.loads(record.read_text())["pid"]
+        user.send_signal(signal.SIGINT)
+    assert not psutil.pid_exists(started)
+    assert not record.exists()
+
+
+def test_a_flow_run_whose_controller_was_killed_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.private_server.DRAIN_S", 4.0)
+    with private_server(tmp_path, os.environ) as server, server.client() as client:
+        flow = client.post("/flows/", json={"name": "batch"}).json()["id"]
+        run = {"flow_id": flow, "state": {"type": "RUNNING"}}
+        killed, ours = (client.post("/flow_runs/", json=run).json()["id"] for _ in range(2))
+        for flow_run, state in ((killed, "RUNNING"), (ours, "COMPLETED")):
+            task = {"flow_run_id": flow_run, "task_key": "monitor", "dynamic_key": "1", "state": {"type": state}}
+            client.post("/task_runs/", json=task).raise_for_status()
+        assert server.drain(UUID(ours))
+        assert not server.drain(UUID(killed))
+
+
+def test_a_state_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="--state"), private_server(tmp_path / "file", os.environ):
         pass
 
 

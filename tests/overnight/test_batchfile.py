@@ -81,7 +81,8 @@ class TestWhatIsRead:
 def test_the_quickstart_and_its_tapes_load() -> None:
     folder = Path(__file__).resolve().parents[2] / "deployments"
     names = "PORT KEY_FILE HOST_KEY AGENTS REPO HARNESS"
-    variables = {f"REHEARSAL_{name}": "22" if name == "PORT" else f"/{name}" for name in names.split()}
+    variables = {f"REHEARSAL_{name}": f"/{name}" for name in names.split()}
+    variables |= {"REHEARSAL_PORT": "22", "REHEARSAL_HOST_KEY": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"}
     batch = load([folder / "quickstart.yaml"], variables)
     asked = [task.instruction for task in batch.tasks]
     tapes = load_tapes(folder / "quickstart.tapes.yaml")

@@ -265,6 +265,18 @@ def test_lost_objects_are_an_error_and_leave_nothing(desk: Desk) -> None:
 
 
 @pytest.mark.full
+def test_a_repository_that_cannot_be_written_is_an_error_that_says_where_the_work_lies(desk: Desk) -> None:
+    work, handle = desk.prepare()
+    commit(work, "one.txt")
+    packs = desk.repo.path / ".git" / "objects" / "pack"
+    shutil.rmtree(packs)
+    packs.write_text("in the way\n")
+    with pytest.raises(CollectError) as caught:
+        desk.collect(handle)
+    assert caught.value.failure.evidence[-1].seen == f"the work lies in {work}"
+
+
+@pytest.mark.full
 def test_too_much_is_refused(desk: Desk) -> None:
     work, handle = desk.prepare()
     (work / "big").write_bytes(bytes(range(256)) * 10)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from overnight.failures import FailureError, FailureKind, HostError
+from overnight.failures import Evidence, FailureError, FailureKind, HostError, fail
+from overnight.harnesses import scripted
+from overnight.harnesses.protocol import Harness
 from overnight.night import Stages
 from overnight.rehearsal.ssh import LoopbackHost
 from overnight.spec import HostSpec
@@ -45,7 +49,8 @@ def test_dispatching_again_finds_the_run(evening: Evening) -> None:
     task = evening.task("t", script(f'{{"sh": "echo x >> {marks}; {COMMIT}"}}'))
     with evening.night(task, batch_id="again") as night:
         plan, handle = night.dispatch(night.planner.resolve(task, 1, None))
-        assert night.dispatch(night.planner.resolve(task, 1, None)) == (plan, handle)
+        again, found = night.dispatch(night.planner.resolve(task, 1, None))
+        assert (again.base_sha, found) == (plan.base_sha, handle)
         night.monitor(plan)
     assert marks.read_text() == "x\n"
 
@@ -66,6 +71,87 @@ def test_a_controller_that_died_before_it_wrote_the_handle_goes_on_with_the_same
 
 
 @pytest.mark.full
+def test_work_comes_home_though_the_agent_was_uninstalled_meanwhile(evening: Evening) -> None:
+    task = evening.task("t", script(f'{{"sh": "{COMMIT}"}}'))
+    with evening.night(task, batch_id="bare") as night:
+        plan, _ = night.dispatch(night.planner.resolve(task, 1, None))
+        night.monitor(plan)
+    with evening.night(task, batch_id="bare") as night:
+        gone = SimpleNamespace(**{**vars(scripted), "COMMAND": "no-such-agent"})
+        night.harnesses = {"scripted": cast(Harness, gone)}
+        run = carry_out(night, task)
+    assert (run.state, len(run.commits)) == ("succeeded", 1)
+
+
+@pytest.mark.full
+def test_a_run_whose_start_was_never_confirmed_is_asked_after_on_its_host(
+    evening: Evening, host: tuple[LoopbackHost, HostSpec]
+) -> None:
+    """Else a task would be started twice, or be called skipped while its agent works."""
+    task = evening.task("t", script(f'{{"sh": "{COMMIT}"}}'))
+    unheard = fail(K.HOST_UNREACHABLE, Evidence(source="host", seen="no answer"))
+    with evening.night(task, batch_id="unheard") as night:
+        first, second = (night.planner.resolve(task, attempt, None) for attempt in (1, 2))
+        assert not night.begun(first)
+        assert not night.undecided(first, unheard)
+        night.dispatch(first)
+        (night.ledger.run_dir(first.run_id) / "handle.json").unlink()
+        night.ledger.save(second.run_id, "plan", second.shown())
+        assert night.begun(first)
+        assert not night.begun(second)
+        assert night.undecided(first, unheard)
+        assert not night.undecided(first, fail(K.HOST_UNFIT))
+        report = night.left(first, Stages(0.0), unheard)
+    assert report.failure is not None
+    assert "asked box to start it as unheard.t.1 and heard no answer" in report.failure.evidence[-1].seen
+
+
+def test_a_late_answer_to_leave_the_runs_does_not_take_back_their_end(evening: Evening) -> None:
+    with evening.night(evening.task("t", "x"), batch_id="late") as night:
+        night.stop("detach")
+        night.stop("cancel")
+        night.stop("detach")
+        assert night.interrupt == "cancel"
+
+
+@pytest.mark.full
+def test_a_run_on_a_host_that_is_gone_is_not_waited_for_when_it_is_cancelled(
+    evening: Evening, host: tuple[LoopbackHost, HostSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overnight.station.GONE_S", 2.0)
+    task = evening.task("t", script('{"say": "on it"}', '{"sleep": 30}'))
+    with evening.night(task, batch_id="away") as night:
+        plan, _ = night.dispatch(night.planner.resolve(task, 1, None))
+        host[0].link.refuse()
+        host[0].link.cut()
+        night.stop("cancel")
+        try:
+            watched = night.monitor(plan)
+        finally:
+            host[0].link.accept()
+        assert watched.undecided
+        assert watched.stopped is not None
+        assert watched.stopped.kind is K.HOST_UNREACHABLE
+    with evening.night(task, batch_id="away") as night:
+        night.stop("cancel")
+        assert carry_out(night, task).state == "cancelled"
+
+
+@pytest.mark.full
+def test_whoever_follows_a_run_leaves_it_when_the_night_is_closed(evening: Evening) -> None:
+    task = evening.task("t", script('{"say": "on it"}', '{"sleep": 30}'))
+    with evening.night(task, batch_id="closed") as night:
+        plan, _ = night.dispatch(night.planner.resolve(task, 1, None))
+        closing = threading.Timer(1.0, night.close)
+        closing.start()
+        assert night.monitor(plan).undecided
+        closing.join()
+    with evening.night(task, batch_id="closed") as night:
+        night.stop("cancel")
+        assert carry_out(night, task).state == "cancelled"
+
+
+@pytest.mark.full
 def test_a_run_that_was_left_is_followed_again_to_its_end(evening: Evening) -> None:
     task = evening.task("t", script('{"say": "on it"}', '{"sleep": 1.5}', f'{{"sh": "{COMMIT}"}}'))
     with evening.night(task, batch_id="left") as night:
@@ -73,7 +159,7 @@ def test_a_run_that_was_left_is_followed_again_to_its_end(evening: Evening) -> N
         night.stop("detach")
         watched = night.monitor(plan)
         assert watched.undecided
-        report = night.left(plan, Stages(0.0, handle, watched), handle, None)
+        report = night.left(plan, Stages(0.0, handle, watched), None)
         assert report.failure is not None
         assert "--resume left" in report.failure.remedy
         assert night.ledger.outcome(plan.run_id) is None
@@ -159,7 +245,7 @@ def test_a_host_that_is_gone_decides_nothing_about_its_run(
                 night.collect(plan, handle)
         finally:
             host[0].link.accept()
-        report = night.left(plan, Stages(0.0, handle, watched), handle, caught.value.failure)
+        report = night.left(plan, Stages(0.0, handle, watched), caught.value.failure)
         assert report.failure is not None
         assert (report.state, report.failure.kind) == ("failed", K.HOST_UNREACHABLE)
         assert handle.run_dir in report.failure.evidence[-1].seen

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +20,7 @@ from overnight.rehearsal.provider import EmulatedProvider
 from overnight.rehearsal.site import Site
 from overnight.rehearsal.ssh import LoopbackHost
 from overnight.spec import HostSpec
-from tests.overnight.nights import KEY, TAPES, Evening, make_lock, make_repo
+from tests.overnight.nights import KEY, PYTHON, TAPES, Evening, make_lock, make_repo
 
 K = FailureKind
 AGENT = "claude-code"
@@ -178,3 +181,35 @@ def test_a_host_that_goes_away_is_tried_again_by_whoever_called(
         with pytest.raises(HostError):
             night.preflight(task)
         assert night.checked == {}
+
+
+@pytest.mark.full
+def test_a_host_that_goes_down_under_a_probe_is_named_soon(
+    evening: Evening, host: tuple[LoopbackHost, HostSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be waited for as long as for a run: an hour, and all other routes with it."""
+    monkeypatch.setattr("overnight.preflight.GONE_S", 1.0)
+    command(evening, "python3", f'case "$*" in *--model=*) exec sleep 20;; esac; exec {PYTHON}/python3 "$@"')
+    evening.lock = make_lock(evening.directory / "quick.json", "http://127.0.0.1:9", probe_s=1.0)
+    quick = json.loads(evening.lock.read_text())
+    quick["harnesses"]["scripted"]["probe"]["total_s"] = 3
+    evening.lock.write_text(json.dumps(quick))
+    down = threading.Thread(target=_take_down, args=(host[0], evening.directory / "state"))
+    down.start()
+    try:
+        with asked(evening) as (_, found):
+            assert found.failure is not None
+            assert found.failure.kind is K.HOST_UNREACHABLE
+            assert "no word from the host" in found.failure.evidence[0].seen
+    finally:
+        down.join()
+        host[0].link.accept()
+
+
+def _take_down(host: LoopbackHost, state: Path) -> None:
+    """End the link once the probe is followed."""
+    deadline = time.monotonic() + 20
+    while not list(state.glob("batches/*/runs/*probe*/out")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    host.link.refuse()
+    host.link.cut()

@@ -134,6 +134,9 @@ def test_retry_after_is_kept(provider: EmulatedProvider, faulty: Callable[[Fault
     assert ask(provider.url("bearer")).sent.retry_after_s == 37
     with answering(http("429 No", b"{}", "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT")) as url:
         assert ask(url).sent.retry_after_s is None
+    for senseless in ("inf", "nan", "-1"):
+        with answering(http("429 No", b"{}", f"Retry-After: {senseless}")) as url:
+            assert ask(url).sent.retry_after_s is None
 
 
 @pytest.mark.parametrize(

@@ -140,3 +140,20 @@ def test_an_interrupted_check_is_cancelled(evening: Evening) -> None:
         run = carry_out(night, task)
     assert run.failure is not None
     assert (run.state, run.failure.kind, len(run.commits)) == ("cancelled", K.CANCELLED, 1)
+
+
+@pytest.mark.full
+def test_a_check_is_left_to_itself_and_found_again(evening: Evening) -> None:
+    marks = evening.directory / "marks"
+    task = evening.task("t", COMMITS, verify=f"echo x >> {marks}; sleep 2")
+    with evening.night(task, batch_id="away") as night:
+        plan, handle = night.dispatch(night.planner.resolve(task, 1, None))
+        night.monitor(plan)
+        tip = night.collect(plan, handle).tip
+        assert tip is not None
+        night.stop("detach")
+        assert night.verify(plan, handle, tip) is None
+    with evening.night(task, batch_id="away") as night:
+        run = carry_out(night, task)
+    assert run.state == "succeeded"
+    assert marks.read_text() == "x\n"

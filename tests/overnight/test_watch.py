@@ -34,7 +34,7 @@ def beat(age_s: float, quiet_s: float = 0.0, unchanged_s: float | None = None) -
 
 
 def watching(*events: RunEvent) -> Watch:
-    watch = Watch(plan(limits=LIMITS), HARNESSES["claude-code"], LOCK.providers["zai"].errors)
+    watch = Watch(plan(limits=LIMITS), HARNESSES["claude-code"], LOCK.providers["zai"].errors, lambda: 0.0)
     for event in events:
         watch.take(event)
     return watch
@@ -116,6 +116,27 @@ class TestFirstEvent:
 
     def test_a_copy_is_a_sign_of_life(self) -> None:
         assert stopped(out(INIT), STARTED, beat(3600, quiet_s=1), beat(3605, quiet_s=1)) is None
+
+
+class TestTimes:
+    """When something was said, between two heartbeats."""
+
+    def saying(self, *said: tuple[float, RunEvent]) -> Watch:
+        clock = [0.0]
+        watch = Watch(plan(limits=LIMITS), HARNESSES["claude-code"], LOCK.providers["zai"].errors, lambda: clock[0])
+        for at, event in said:
+            clock[0] = at
+            watch.take(event)
+        return watch
+
+    def test_events_between_heartbeats_have_their_own_time(self) -> None:
+        watch = self.saying((10.0, STARTED), (11.5, out(INIT)), (12.0, beat(2.0)), (13.2, out(DONE)))
+        assert watch.first_event_s == 1.5
+        assert [said.at_s for said in watch.transcript.said] == [1.5, 3.2]
+
+    def test_no_time_is_made_up_while_nothing_is_heard(self) -> None:
+        watch = self.saying((10.0, STARTED), (12.0, beat(2.0)), (500.0, out(DONE)))
+        assert [said.at_s for said in watch.transcript.said] == [7.0]
 
 
 class TestCauses:
