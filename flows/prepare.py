@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +87,8 @@ def state_directory(given: Path | None, environ: Mapping[str, str]) -> Path:
 
 
 def _check_repositories(batch: BatchSpec, search_path: str) -> None:
+    if shutil.which("git", path=search_path) is None and not all(is_url(task.repo) for task in batch.tasks):
+        raise BadInput("this machine", "git", f"is not on PATH ({search_path})", "Install git")
     checked: set[tuple[str, str]] = set()
     for task in batch.tasks:
         if is_url(task.repo) or (task.repo, task.base) in checked:

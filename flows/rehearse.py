@@ -69,7 +69,7 @@ def rehearse(state: Path, cache: Path, harness: str, environ: Mapping[str, str],
         say("The batch wrote no report; see its words above.")
         return 1
     report = BatchReport.model_validate_json(report_path.read_text(encoding="utf-8"))
-    return _told(report, state, repo, say)
+    return _told(report, repo, say)
 
 
 def _to_its_end(batch: subprocess.Popen[bytes]) -> None:
@@ -175,7 +175,7 @@ def _batch_environment(
     }
 
 
-def _told(report: BatchReport, state: Path, repo: Repo, say: Callable[[str], None]) -> int:
+def _told(report: BatchReport, repo: Repo, say: Callable[[str], None]) -> int:
     """What the rehearsal showed, and whether it went as it must."""
     shut = [route for route in report.routes if route.failure is not None]
     home = [run for run in report.runs if run.commits]
@@ -184,10 +184,7 @@ def _told(report: BatchReport, state: Path, repo: Repo, say: Callable[[str], Non
         say("In the story it took a day.")
     say(f"\nWhat came home, in {repo.path}:\n")
     say(repo.run("log", "--oneline", "--decorate", "--graph", "--branches", "--stat"))
-    say(f"\n  commits  git -C {repo.path} log --branches")
-    say(f"  report   {state / 'batches' / report.batch_id / 'report.md'}")
-    say(f"  logs     {state / 'batches' / report.batch_id / 'runs'}")
-    say(f"  pages    overnight pages --state {state}    (starts the Prefect server of this state again)")
+    say(f"\n  git -C {repo.path} log --branches")
     right = len(home) == 2 and [route.provider for route in shut] == [INCIDENT]
     if not right:
         say("\nThis rehearsal did NOT go as it must: two tasks with commits and one route shut.")

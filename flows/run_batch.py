@@ -21,6 +21,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 
+from blocks.register import register
 from flows.batch import batch
 from flows.desk import DESK, Desk
 from flows.prepare import prepare, record, state_directory, with_hosts
@@ -28,9 +29,9 @@ from flows.private_server import OutOfReach, PrivateServer, private_server
 from flows.progress import Progress
 from overnight.failures import BadInput
 from overnight.ledger import Ledger, write
-from overnight.morning import whereabouts
+from overnight.morning import summary
 from overnight.night import Night, now
-from overnight.report import EXIT_FAILED, EXIT_INTERRUPTED, BatchReport, last_attempts
+from overnight.report import EXIT_FAILED, EXIT_INTERRUPTED, BatchReport
 from overnight.station import Interrupt
 
 
@@ -84,7 +85,8 @@ def run_batch(
     else:
         if json_path is not None:
             write(json_path.absolute(), report.to_json())
-        sys.stdout.write(summary(report, report_path.parent))
+        pages = f"overnight pages --state {directory}" if server is not None else None
+        sys.stdout.write(summary(report, report_path.parent, pages))
         code = report.exit_code
     if not orderly:
         _leave(code)
@@ -178,11 +180,12 @@ def prefect_api(state: Path, progress: Progress) -> Iterator[PrivateServer | Non
                 raise BadInput("environment or Prefect profile", "PREFECT_API_URL", problem, mend) from None
         yield None
         return
-    progress.say("No Prefect API is configured: starting a private server (about 10 s the first time)")
+    progress.say("No Prefect API is configured: using a private server (about 10 s when it must be started)")
     with (
         private_server(state, os.environ) as server,
         temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth}),
     ):
+        register()
         progress.say(f"Prefect pages: {server.url}  (log in with the line in {server.login_file})")
         yield server
 
@@ -244,24 +247,3 @@ class Interrupts:
             return "detach"
         self._progress.say("Interrupted. End the runs [c], or leave them on their hosts [d]? (Ctrl-C again ends them)")
         return "cancel" if sys.stdin.readline().strip().lower().startswith("c") else "detach"
-
-
-def summary(report: BatchReport, directory: Path) -> str:
-    """The last words of a batch: per task what came home or why not, and where everything is."""
-    lines = ["", f"{report.name}: " + ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)]
-    for route in report.routes:
-        if route.failure is not None:
-            lines.append(f"  route {route.state}: {route.harness} on {route.host}, {route.model} of {route.provider}")
-            lines.append(f"    {route.failure.evidence[0].seen if route.failure.evidence else route.failure.kind}")
-            lines.append(f"    mend: {route.failure.remedy}")
-    for run in last_attempts(report.runs):
-        lines.append(f"  {run.task_id}: {run.state}" + (f", {run.failure.kind}" if run.failure else ""))
-        if run.commits:
-            lines.append(f"    {whereabouts(run)}")
-        if run.leftovers:
-            lines.append(f"    {run.leftovers.count} files not committed, saved as {run.leftovers.ref}")
-        if run.failure and run.state != "skipped":
-            lines += [f"    seen: {evidence}" for evidence in run.failure.evidence[:3]]
-            lines.append(f"    mend: {run.failure.remedy}")
-    lines += [f"  report: {directory / 'report.md'}", f"  logs:   {directory / 'runs'}", ""]
-    return "\n".join(lines)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from overnight.failures import Failure
-from overnight.report import BatchReport, RouteReport, RunReport, Verify
+from overnight.report import BatchReport, RouteReport, RunReport, Verify, last_attempts
 
 
 def rows(report: BatchReport) -> list[dict[str, Any]]:
@@ -52,7 +53,8 @@ def markdown(report: BatchReport) -> str:
 def run_markdown(run: RunReport) -> str:
     """One attempt: state, commits, what is left over, cause and mend."""
     attempt = f" (attempt {run.attempt})" if run.attempt > 1 else ""
-    lines = [f"### {run.task_id}: {run.state}{attempt}", ""]
+    state = "left running" if run.left_running else run.state
+    lines = [f"### {run.task_id}: {state}{attempt}", ""]
     if run.commits:
         lines += [f"{whereabouts(run)}{', ' + run.diffstat if run.diffstat else ''}", ""]
         lines += [f"- `{c.sha[:10]}` {c.subject}" for c in run.commits] + [""]
@@ -61,19 +63,63 @@ def run_markdown(run: RunReport) -> str:
     if run.claims:
         lines += [f"The agent's claim does not hold: {run.claims}.", ""]
     if run.leftovers:
-        lines += [f"Not committed: {run.leftovers.count} files, saved as `{run.leftovers.ref}`.", ""]
+        lines += [f"Not committed: {many(run.leftovers.count, 'file')}, saved as `{run.leftovers.ref}`.", ""]
         lines += [f"Not saved: {words}" for words in run.leftovers.missed] + [""] * bool(run.leftovers.missed)
     if run.other_refs:
         lines += ["Further tips: " + ", ".join(f"`{ref}` {sha[:10]}" for ref, sha in run.other_refs.items()), ""]
     if run.verify:
-        lines += [f"Check `{run.verify.command}` {_ended(run.verify)} after {run.verify.seconds:.0f} s.", ""]
+        lines += [f"Check `{run.verify.command}` {_ended(run.verify)} after {run.verify.seconds:.1f} s.", ""]
+        if run.verify.exit_code != 0 and run.verify.tail:
+            lines += ["```", run.verify.tail.strip(), "```", ""]
     return "\n".join([*lines, f"{_figures(run)}", ""])
 
 
 def whereabouts(run: RunReport) -> str:
     """Where the commits of a run are: on its branch, or, when that name was the user's, on refs of ours."""
     refs = [run.branch] if run.branch else list(run.other_refs)
-    return f"{len(run.commits)} commits on {' '.join(refs)} in {run.repo}"
+    return f"{many(len(run.commits), 'commit')} on {' '.join(refs)} in {run.repo}"
+
+
+def summary(report: BatchReport, directory: Path, pages: str | None) -> str:
+    """The last words of a batch on a terminal: what came home, what did not and why, where everything is, what next.
+
+    Args:
+        directory: The batch's folder in the state directory.
+        pages: Command that opens the Prefect pages of this night again; None where they need none.
+    """
+    lines = ["", f"{report.name}: " + ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)]
+    for route in report.routes:
+        if route.failure is not None:
+            lines.append(f"  route {route.state}: {route.harness} on {route.host}, {route.model} of {route.provider}")
+            lines += [f"    {route.failure.brief}", f"    mend: {route.failure.remedy}"]
+    last = last_attempts(report.runs)
+    for run in last:
+        lines += _task_lines(run)
+    again = [run.task_id for run in last if run.state != "succeeded" and not run.left_running]
+    if again:
+        lines.append(f"  again:  the same command with --only {','.join(again)}, once that is mended")
+    lines += [f"  report: {directory / 'report.md'}", f"  logs:   {directory / 'runs'}"]
+    return "\n".join([*lines, *([f"  pages:  {pages}"] if pages else []), "", ""])
+
+
+def _task_lines(run: RunReport) -> list[str]:
+    state = "left running" if run.left_running else run.state
+    lines = [f"  {run.task_id}: {state}" + (f", {run.failure.kind}" if run.failure and not run.left_running else "")]
+    if run.commits:
+        lines += [f"    {whereabouts(run)}"]
+        if run.branch:
+            lines += [f"    git -C {run.repo} log -p {(run.base_sha or '')[:12]}..{run.branch}"]
+    if run.leftovers:
+        lines.append(f"    {many(run.leftovers.count, 'file')} not committed, saved as {run.leftovers.ref}")
+    if run.failure and run.state != "skipped":
+        lines += [f"    seen: {evidence}" for evidence in run.failure.evidence[:3]]
+        lines.append(f"    mend: {run.failure.remedy}")
+    return lines
+
+
+def many(count: int, noun: str) -> str:
+    """`1 commit`, `2 commits`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _ended(verify: Verify) -> str:

@@ -21,6 +21,7 @@ from overnight.handle import RunHandle
 from overnight.harnesses.protocol import Harness
 from overnight.ledger import Ledger
 from overnight.lockfile import ProviderLock
+from overnight.morning import many
 from overnight.plan import Planner, RunPlan
 from overnight.preflight import QUESTION, Checked, Question, check
 from overnight.report import RouteReport, RunReport, State, Verify
@@ -229,7 +230,7 @@ class Night:
         found = self.stations[plan.route.host].workspaces.collect(plan, handle, repo)
         where = "" if found.branch or not found.commits else f" on {' '.join(found.others)}"
         left = f", {found.leftovers.count} files left over on {found.leftovers.ref}" if found.leftovers else ""
-        self.tell(plan.task_id, "collect", f"{len(found.commits)} commits{where}{left}")
+        self.tell(plan.task_id, "collect", f"{many(len(found.commits), 'commit')}{where}{left}")
         self.ledger.log(plan.run_id, now(), "collected", tip=found.tip, commits=len(found.commits))
         return found
 
@@ -282,7 +283,7 @@ class Night:
         kind, evidence = (why.kind, (*why.evidence, lies)) if why else (FailureKind.CANCELLED, (lies,))
         failure = fail(kind, *evidence, remedy=remedy)
         self.tell(plan.task_id, "done", failure.brief)
-        return self._report(plan, stages, _state(failure), failure)
+        return self._report(plan, stages, _state(failure), failure).model_copy(update={"left_running": True})
 
     def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
         return run_report(plan, stages, state, failure, str(self.ledger.run_dir(plan.run_id)))
@@ -290,7 +291,7 @@ class Night:
     def decide(self, run: RunReport) -> None:
         """Write an attempt's outcome down. From here on it is never run again."""
         self.ledger.save(run.run_id, "outcome", run)
-        why = f": {run.failure.brief}" if run.failure else f", {len(run.commits)} commits"
+        why = f": {run.failure.brief}" if run.failure else f", {many(len(run.commits), 'commit')}"
         words = f"{run.state}{why}"
         self.tell(run.task_id, "done", words)
 

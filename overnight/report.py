@@ -63,6 +63,7 @@ class RunReport(_Record):
     provider: str
     model: str
     state: State
+    left_running: bool = Field(False, description="It went on when this was written; --resume follows it")
     failure: Failure | None = None
     commits: tuple[Commit, ...] = ()
     branch: str | None = None

@@ -32,6 +32,9 @@ GIVE_UP_S = 3600.0
 # so long for a host that is asked to end something: it is heard every 5 s while there is a link
 GONE_S = 45.0
 
+# stages are retried and links redialled anyway: a host that is down should be named soon
+PATIENCE_S = 5.0
+
 Interrupt = Literal["cancel", "detach"]
 
 
@@ -233,7 +236,8 @@ def make_host(name: str, spec: HostSpec) -> Host:
     if spec.address is None or spec.user is None or spec.key_file is None:
         raise ValueError(f"host {name} is not complete")
     known = spec.known_hosts or Path("~/.ssh/known_hosts").expanduser()
-    return SshHost(SshAddress(name, spec.address, spec.port, spec.user, spec.key_file, spec.host_key, known))
+    address = SshAddress(name, spec.address, spec.port, spec.user, spec.key_file, spec.host_key, known)
+    return SshHost(address, patience_s=PATIENCE_S)
 
 
 def _waiting(events: queue.Queue[RunEvent]) -> list[RunEvent]:

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from overnight.failures import FailureError
+from overnight.morning import whereabouts
 from overnight.night import Night
 from overnight.report import RunReport
 from tasks.calls import in_thread
@@ -20,5 +21,5 @@ async def diagnose(night: Night, run: RunReport) -> State[Any]:
     """Write the attempt's outcome down; Failed with cause and mend when it did not succeed."""
     await in_thread(night.decide, run)
     if run.failure is None:
-        return Completed(message=f"{len(run.commits)} commits on {run.branch}")
+        return Completed(message=whereabouts(run))
     return Failed(message=str(run.failure), data=FailureError(run.failure))

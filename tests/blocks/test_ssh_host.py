@@ -29,9 +29,10 @@ def test_has_the_defaults_of_a_batch_file() -> None:
     assert SSHHost(**GIVEN).spec() == HostSpec(**GIVEN)
 
 
-@pytest.mark.parametrize(
-    "line", [KEY, f"{KEY} root@box", f" {KEY}\n", f"{KEY}\troot@box", f"10.0.0.5 {KEY}", f"[h]:2222 {KEY}"]
-)
+LINES = [KEY, f"{KEY} root@box", f" {KEY}\n", f"{KEY}\troot@box", f"10.0.0.5 {KEY}", f"[h]:2222 {KEY}"]
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_pins_type_and_key_alone(line: str) -> None:
     assert SSHHost(**GIVEN | {"host_key": line}).host_key == KEY
 

@@ -76,7 +76,7 @@ def test_only_some_of_the_tasks(folder: Path) -> None:
         ({"repo": "x" * 5000}, "tasks[0].repo", "no folder "),
         ({"base": "develop"}, "tasks[0].base", "no commit 'develop' in "),
         ({"base": "main:app"}, "tasks[0].base", "no commit 'main:app' in "),
-        ({"repo": "."}, "tasks[0].base", "no commit 'main' in "),
+        ({"repo": "."}, "tasks[0].repo", " is no git repository"),
         ({"limits": {"quiet_s": 10}}, "tasks[0].limits.quiet_s", "quiet_s is 10 s"),
         (
             {"route": {"host": "box", "harness": "claude-code", "provider": "zia", "model": "x"}},
@@ -96,7 +96,7 @@ def test_what_cannot_work_is_refused(folder: Path, changes: Any, field: str | No
 
 
 def test_a_repository_without_git_to_read_it_is_refused(folder: Path) -> None:
-    with pytest.raises(BadInput, match="no commit 'main'"):
+    with pytest.raises(BadInput, match="git: is not on PATH"):
         prepare([written(folder)], None, [], {"PATH": str(folder)})
 
 

@@ -12,7 +12,7 @@ def test_the_page_says_everything_of_a_run() -> None:
     words = run_markdown(full_run())
     for said in (
         "### shout: failed",
-        f"1 commits on overnight/{BATCH_ID}/shout in /srv/app, 1 file changed",
+        f"1 commit on overnight/{BATCH_ID}/shout in /srv/app, 1 file changed",
         "- `cccccccccc` Add --shout",
         "- cause: **verify-failed** (work; retry: never)",
         "  - exit: `make test` ended with 2 at 61.5 s in verify",
@@ -20,7 +20,7 @@ def test_the_page_says_everything_of_a_run() -> None:
         "The agent's claim does not hold: it reported success; there is no commit.",
         "Not committed: 2 files, saved as `refs/overnight/x/wip`.",
         "Further tips: `refs/overnight/x/other/y` eeeeeeeeee",
-        "Check `make test` ended with 2 after 4 s.",
+        "Check `make test` ended with 2 after 4.5 s.",
         "claude-code 2.1.330 on box; glm-5.2 of zai; 60 s; 1234 tokens; 0.50 USD; log `/state/runs/x`",
     ):
         assert said in words
@@ -36,14 +36,14 @@ def test_a_check_that_passed_and_a_second_attempt_are_said() -> None:
     assert verify is not None
     words = run_markdown(run(attempt=2, verify=verify.model_copy(update={"exit_code": 0})))
     assert words.startswith("### shout: succeeded (attempt 2)")
-    assert "Check `make test` passed after 4 s." in words
+    assert "Check `make test` passed after 4.5 s." in words
 
 
 def test_a_check_ended_by_its_limit_says_so() -> None:
     verify = full_run().verify
     assert verify is not None
     words = run_markdown(run(verify=verify.model_copy(update={"exit_code": None})))
-    assert "Check `make test` was ended by its time limit after 4 s." in words
+    assert "Check `make test` was ended by its time limit after 4.5 s." in words
 
 
 def test_the_whole_night_on_a_page() -> None:
