@@ -58,11 +58,17 @@ async def batch(files: list[str] | None = None, state: str = "", lock: str = "",
     ledger = Ledger(directory, batch_id)
     with ledger.held():
         report = await _carry_out(ledger)
+    return end_state(report)
+
+
+def end_state(report: BatchReport) -> State[Any]:
+    """What Prefect shows of the batch: Completed when every task succeeded, else Failed with the first cause."""
     words = ", ".join(f"{n} {name}" for name, n in report.counts.items() if n)
     if report.exit_code == 0:
         return Completed(message=words, data=report)
+    interrupted = fail(FailureKind.CANCELLED, Evidence(source="host", seen="the batch was interrupted"))
     causes = [run.failure for run in last_attempts(report.runs) if run.failure is not None]
-    return Failed(message=words, data=FailureError(causes[0]))
+    return Failed(message=words, data=FailureError(causes[0] if causes else interrupted))
 
 
 async def _carry_out(ledger: Ledger) -> BatchReport:

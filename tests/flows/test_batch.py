@@ -1,0 +1,28 @@
+"""How the flow tells Prefect the end of a night."""
+
+from __future__ import annotations
+
+from flows.batch import end_state
+from overnight.failures import Evidence, FailureError, FailureKind, fail
+from tests.overnight.samples import report, run
+
+
+def test_every_task_succeeded() -> None:
+    state = end_state(report(run()).model_copy(update={"exit_code": 0}))
+    assert (state.is_completed(), state.message) == (True, "1 succeeded")
+
+
+def test_the_first_cause_is_the_flow_runs_cause() -> None:
+    lost = fail(FailureKind.LOST, Evidence(source="host", seen="rebooted"))
+    whole = report(run(task_id="a"), run(task_id="b", state="lost", failure=lost)).model_copy(update={"exit_code": 1})
+    state = end_state(whole)
+    assert state.is_failed()
+    assert isinstance(state.data, FailureError)
+    assert state.data.failure == lost
+
+
+def test_an_interrupt_after_the_last_success_is_no_crash() -> None:
+    state = end_state(report(run()).model_copy(update={"exit_code": 130}))
+    assert state.is_failed()
+    assert isinstance(state.data, FailureError)
+    assert state.data.failure.kind is FailureKind.CANCELLED
