@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import psutil
 
 from overnight.rehearsal.provider import EmulatedProvider
 from overnight.rehearsal.site import Site
-from tests.flows.world import ROOT, Done, finished
+from tests.flows.world import Done, finished, start_batch
 from tests.overnight.nights import KEY, MODEL, PYTHON, TAPES, git, make_lock, make_repo
 
 LIMITS = {"total_s": 120, "first_event_s": None, "quiet_s": None, "grace_s": 0.5, "attempts": 1}
@@ -60,16 +59,7 @@ class Small:
 
     def start(self, *args: str | Path, **env: str) -> subprocess.Popen[str]:
         """The command a user would type, in the background."""
-        where = ["--state", str(self.state), "--lock", str(self.lock)]
-        return subprocess.Popen(
-            [sys.executable, "-m", "flows.batch", *map(str, args), *where],
-            cwd=ROOT,
-            env={**self.env, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start_batch([*args, "--state", self.state, "--lock", self.lock], {**self.env, **env})
 
     def run(self, *args: str | Path, **env: str) -> Done:
         return finished(self.start(*args, **env))

@@ -91,25 +91,7 @@ class World:
 
     def start(self, *args: str | Path, **env: str) -> subprocess.Popen[str]:
         """The command a user would type, in the background."""
-        argv = [
-            sys.executable,
-            "-m",
-            "flows.batch",
-            *map(str, args),
-            "--state",
-            str(self.state),
-            "--lock",
-            str(self.lock),
-        ]
-        return subprocess.Popen(
-            argv,
-            cwd=ROOT,
-            env={**self.env, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start_batch([*args, "--state", self.state, "--lock", self.lock], {**self.env, **env})
 
     def run(self, *args: str | Path, **env: str) -> Done:
         """The same, to its end; every argv on the machine is watched meanwhile."""
@@ -136,6 +118,19 @@ class World:
 
     def git(self, *args: str) -> bytes:
         return subprocess.run(["git", "-C", str(self.repo), *args], check=True, capture_output=True).stdout
+
+
+def start_batch(args: Sequence[str | Path], env: Mapping[str, str]) -> subprocess.Popen[str]:
+    """`python -m flows.batch` with nothing on its standard input."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.batch", *map(str, args)],
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -217,3 +219,14 @@ def carry_out(night: Night, task: TaskSpec, attempt: int = 1) -> RunReport:
 def script(*steps: str) -> str:
     """An instruction that our own agent follows step by step."""
     return "\n".join(["```script", *steps, "```"])
+
+
+def stop_when(night: Night, true: Callable[[], bool]) -> None:
+    """Cancel the night, from a thread, as soon as something is true."""
+
+    def wait() -> None:
+        while not true():
+            time.sleep(0.05)
+        night.stop("cancel")
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
@@ -24,6 +23,7 @@ from tests.overnight.nights import (
     commit,
     git,
     script,
+    stop_when,
 )
 
 K = FailureKind
@@ -173,13 +173,7 @@ def test_a_cancelled_run_is_ended_and_its_work_brought_home(evening: Evening) ->
     task = evening.task("t", script(f'{{"sh": "{COMMIT}"}}', '{"say": "committed"}', '{"sleep": 60}'))
     with evening.night(task, batch_id="cancel") as night:
         said = night.ledger.run_dir("cancel.t.1") / "out"
-
-        def stop() -> None:
-            while b"committed" not in (said.read_bytes() if said.exists() else b""):
-                time.sleep(0.05)
-            night.stop("cancel")
-
-        threading.Thread(target=stop, daemon=True).start()
+        stop_when(night, lambda: said.exists() and b"committed" in said.read_bytes())
         run = carry_out(night, task)
     assert run.failure is not None
     assert (run.state, run.failure.kind, len(run.commits)) == ("cancelled", K.CANCELLED, 1)

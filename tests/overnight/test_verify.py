@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from overnight.failures import FailureKind
 from overnight.rehearsal.ssh import LoopbackHost
 from overnight.spec import HostSpec
-from tests.overnight.nights import COMMIT, KEY, Evening, carry_out, git, script
+from tests.overnight.nights import COMMIT, KEY, Evening, carry_out, git, script, stop_when
 
 K = FailureKind
 ENVIRONMENT = "env > seen-by-the-check; cat seen-by-the-check"
@@ -130,13 +128,7 @@ def test_an_interrupted_check_is_cancelled(evening: Evening) -> None:
     started = evening.directory / "started"
     task = evening.task("t", COMMITS, verify=f"touch {started}; sleep 60")
     with evening.night(task, batch_id="halted") as night:
-
-        def stop() -> None:
-            while not started.exists():
-                time.sleep(0.05)
-            night.stop("cancel")
-
-        threading.Thread(target=stop, daemon=True).start()
+        stop_when(night, started.exists)
         run = carry_out(night, task)
     assert run.failure is not None
     assert (run.state, run.failure.kind, len(run.commits)) == ("cancelled", K.CANCELLED, 1)
