@@ -53,7 +53,7 @@ class TestReveal:
         assert (
             looked.seen == "no block provider-credentials/minimax-cn is saved, and OVERNIGHT_KEY_MINIMAX_CN is not set"
         )
-        assert failure.remedy == "store one: overnight credentials add minimax-cn"
+        assert failure.remedy.startswith("store one: overnight credentials add minimax-cn;")
 
     @pytest.mark.parametrize("key", ["", f"{OTHER}\n", f"Bearer {OTHER}"])
     def test_refuses_a_variable_that_is_no_key(self, key: str) -> None:
