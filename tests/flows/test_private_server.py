@@ -18,6 +18,7 @@ import pytest
 
 from flows.private_server import private_server
 from overnight.failures import BadInput
+from tests.flows.world import heed_signals
 
 pytestmark = pytest.mark.full
 _USER = """
@@ -64,7 +65,8 @@ def test_a_server_that_cannot_start_names_its_log(tmp_path: Path) -> None:
 
 def test_an_interrupt_while_it_starts_leaves_nobody(tmp_path: Path) -> None:
     record = tmp_path / "prefect" / "server.json"
-    with subprocess.Popen([sys.executable, "-c", _USER, tmp_path], stderr=subprocess.DEVNULL) as user:
+    argv = [sys.executable, "-c", _USER, tmp_path]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL, preexec_fn=heed_signals) as user:
         while not record.exists():
             assert user.poll() is None
             time.sleep(0.02)

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.flows.world import heed_signals
+
 pytestmark = pytest.mark.full
 
 
@@ -24,6 +26,7 @@ def test_an_interrupt_leaves_nobody(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=heed_signals,
     ) as rehearsal:
         record = tmp_path / "state" / "prefect" / "server.json"
         while not record.exists():

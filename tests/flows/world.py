@@ -120,10 +120,17 @@ class World:
         return subprocess.run(["git", "-C", str(self.repo), *args], check=True, capture_output=True).stdout
 
 
+def heed_signals() -> None:
+    """A runner in the background ignores signals, and its children inherit that; a user's shell does not."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start_batch(args: Sequence[str | Path], env: Mapping[str, str]) -> subprocess.Popen[str]:
     """`python -m flows.batch` with nothing on its standard input."""
     return subprocess.Popen(
         [sys.executable, "-m", "flows.batch", *map(str, args)],
+        preexec_fn=heed_signals,
         cwd=ROOT,
         env=env,
         stdin=subprocess.DEVNULL,
