@@ -65,7 +65,7 @@ def test_a_server_that_cannot_start_names_its_log(tmp_path: Path) -> None:
 
 def test_an_interrupt_while_it_starts_leaves_nobody(tmp_path: Path) -> None:
     record = tmp_path / "prefect" / "server.json"
-    argv = [sys.executable, "-c", _USER, tmp_path]
+    argv = [sys.executable, "-c", _USER, str(tmp_path)]
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL, preexec_fn=heed_signals) as user:
         while not record.exists():
             assert user.poll() is None
