@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -212,9 +213,9 @@ class Night:
             stopped=self.ledger.stop(plan.run_id),
             stopping=lambda failure: self.ledger.save(plan.run_id, "stop", failure),
         )
-        self.ledger.log(
-            plan.run_id, now(), "ended" if watch.ending else "left", how=str(watch.ending), stopped=str(stopped or "")
-        )
+        ending = watch.ending
+        how = {"ending": type(ending).__name__.lower(), **asdict(ending)} if ending else {}
+        self.ledger.log(plan.run_id, now(), "ended" if ending else "left", stopped=str(stopped or ""), **how)
         return Watched(watch, stopped, time.monotonic() - began)
 
     def collect(self, plan: RunPlan, handle: RunHandle) -> Collected:

@@ -82,6 +82,14 @@ def _phases(stages: Stages) -> Phases:
     return Phases(queued=round(stages.queued_s, 2), **seconds)
 
 
+def _first_event_s(stages: Stages) -> float | None:
+    """When the agent first spoke, as it was heard here: a moment late, so never later than the host saw it end."""
+    if stages.watched is None or stages.watched.watch.first_event_s is None:
+        return None
+    ending, heard_s = stages.watched.watch.ending, stages.watched.watch.first_event_s
+    return min(heard_s, round(ending.seconds, 2)) if isinstance(ending, Exited | Killed) else heard_s
+
+
 def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | None, log: str) -> RunReport:
     """The record of an attempt, as far as it came."""
     watch = stages.watched.watch if stages.watched else None
@@ -104,7 +112,7 @@ def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | N
         leftovers=found.leftovers if found else None,
         verify=stages.checked,
         seconds=_phases(stages),
-        first_event_s=watch.first_event_s if watch else None,
+        first_event_s=_first_event_s(stages),
         tokens=result.tokens if result else None,
         usd=result.usd if result else None,
         claims=claims(watch.transcript, len(found.commits)) if watch and found else None,
