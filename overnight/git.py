@@ -210,10 +210,6 @@ class Repo:
         """git's one-line summary, e.g. `2 files changed, 10 insertions(+)`. No external diff, no textconv."""
         return self.run("diff-tree", "-r", "--no-ext-diff", "--no-textconv", "--shortstat", base, tip, "--")
 
-    def changed_files(self, base: str, tip: str) -> list[str]:
-        names = self._output("diff-tree", "-r", "--no-renames", "--name-only", "-z", base, tip, "--")
-        return [name for name in names.split("\0") if name]
-
     def _argv(self, *args: str) -> list[str]:
         return ["git", *_SAFE, "-C", str(self.path), *args]
 

@@ -8,7 +8,6 @@ from it.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import sys
 from collections.abc import Iterable
@@ -260,11 +259,6 @@ def load(path: Path = DEFAULT_LOCK) -> ProviderLock:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a lock file, as `providers.lock.schema.json` holds it."""
     return ProviderLock.model_json_schema()
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of the file, so that a report can name the lock it was made with."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":  # python -m overnight.lockfile > providers.lock.schema.json

@@ -205,9 +205,3 @@ def test_a_missing_lock_and_text_that_is_no_json_are_refused(tmp_path: Path) -> 
 def test_a_lock_survives_a_round_trip() -> None:
     again = ProviderLock.model_validate_json(LOCK.model_dump_json(by_alias=True))
     assert again == LOCK
-
-
-def test_digest_tells_locks_apart(tmp_path: Path) -> None:
-    same, other = tmp_path / "same", changed(tmp_path, "providers/zai/title", "another")
-    same.write_bytes(lockfile.DEFAULT_LOCK.read_bytes())
-    assert lockfile.digest(same) == lockfile.digest(lockfile.DEFAULT_LOCK) != lockfile.digest(other)
