@@ -62,25 +62,33 @@ def load(files: Sequence[Path], variables: Mapping[str, str]) -> BatchSpec:
     raw = parse(files[0], read_text(files[0]))
     if not isinstance(raw, dict):
         raise BadInput(str(files[0]), "file", "holds no mapping", "Start from deployments/quickstart.yaml")
-    return _load(raw, files[0], variables)
+    return complete(raw, str(files[0]), files[0].parent, variables)
 
 
-def _load(raw: dict[str, Any], file: Path, variables: Mapping[str, str]) -> BatchSpec:
-    source = str(file)
+def complete(raw: dict[str, Any], source: str, folder: Path, variables: Mapping[str, str]) -> BatchSpec:
+    """The batch that a mapping in the shape of a batch file describes.
+
+    Args:
+        source: What messages call the place it comes from.
+        folder: Paths in it are relative to this one.
+
+    Raises:
+        BadInput: as `load`.
+    """
     try:
         batch = BatchFile.model_validate(_expanded(raw, variables, source))
     except ValidationError as error:
         raise bad_input(error, source, BatchFile) from None
-    tasks = tuple(_task(entry, i, batch, source, file.parent) for i, entry in enumerate(batch.tasks))
+    tasks = tuple(_task(entry, i, batch, source, folder) for i, entry in enumerate(batch.tasks))
     _check_ids(tasks, source)
-    hosts = {name: _with_paths(host, source, f"hosts.{name}", file.parent) for name, host in batch.hosts.items()}
-    return BatchSpec(name=batch.name, source=source, author=batch.author, hosts=hosts, tasks=tasks)
+    hosts = {name: _with_paths(host, source, f"hosts.{name}", folder) for name, host in batch.hosts.items()}
+    return BatchSpec(name=batch.name, source=source, author=batch.author, spread=batch.spread, hosts=hosts, tasks=tasks)
 
 
 def _load_markdown(file: Path, variables: Mapping[str, str]) -> BatchSpec:
     """A batch of the one task that a Markdown file holds; its fields are called by the file's name."""
     try:
-        batch = _load(_from_markdown(file), file, variables)
+        batch = complete(_from_markdown(file), str(file), file.parent, variables)
     except BadInput as error:
         field = error.field.replace("tasks[0]", file.name)
         raise BadInput(error.where, field, error.problem, error.mend) from error
@@ -98,7 +106,7 @@ def _from_markdown(file: Path) -> dict[str, Any]:
     for key in ("instruction", "instruction_file"):
         if key in meta:
             raise BadInput(str(file), key, "stands beside a body", "Write the instruction below the front matter")
-    batch = {key: meta.pop(key) for key in ("schema", "name", "author", "hosts") if key in meta}
+    batch = {key: meta.pop(key) for key in ("schema", "name", "author", "spread", "hosts") if key in meta}
     task = {"id": file.stem.lower(), **meta, "instruction": found[2]}
     route = task.get("route")
     host = route.get("host") if isinstance(route, dict) else None
@@ -123,6 +131,7 @@ def _merged(parts: Sequence[BatchSpec], files: Sequence[Path]) -> BatchSpec:
     return BatchSpec(
         name=said.get("name", usual["name"]),
         author=said.get("author", usual["author"]),
+        spread=any(part.spread for part in parts),
         source=source,
         hosts={name: said.get(f"hosts.{name}", host) for part in parts for name, host in part.hosts.items()},
         tasks=tasks,
@@ -200,7 +209,6 @@ def _task(entry: TaskEntry, index: int, batch: BatchFile, source: str, folder: P
     if _CREDENTIALS.search(repo):
         mend = "Keep them in a credential helper or an SSH key on the host"
         raise BadInput(source, f"{field}.repo", "holds credentials, which would reach argv and logs", mend)
-    asked = [a for a in (entry.ask_for_commit, below.ask_for_commit) if a is not None]
     return TaskSpec(
         id=entry.id,
         repo=repo if is_url(repo) else str(_resolved(repo, source, f"{field}.repo", folder)),
@@ -209,9 +217,14 @@ def _task(entry: TaskEntry, index: int, batch: BatchFile, source: str, folder: P
         route=_route(entry, field, batch, source),
         limits=_limits(entry, field, batch, source),
         verify=(below.verify if entry.verify is None else entry.verify) or None,
-        ask_for_commit=asked[0] if asked else True,
+        ask_for_commit=_first(entry.ask_for_commit, below.ask_for_commit, True),
+        approve=_first(entry.approve, below.approve, False),
         field=field,
     )
+
+
+def _first(*answers: bool | None) -> bool:
+    return next(answer for answer in answers if answer is not None)
 
 
 def _route(entry: TaskEntry, field: str, batch: BatchFile, source: str) -> Route:

@@ -210,6 +210,12 @@ class Repo:
         """git's one-line summary, e.g. `2 files changed, 10 insertions(+)`. No external diff, no textconv."""
         return self.run("diff-tree", "-r", "--no-ext-diff", "--no-textconv", "--shortstat", base, tip, "--")
 
+    def changed_files(self, base: str, tip: str) -> str:
+        """git's `--stat`, one line a file, at most 40 files."""
+        return self.run(
+            "diff-tree", "-r", "--no-ext-diff", "--no-textconv", "--stat=100", "--stat-count=40", base, tip, "--"
+        )
+
     def _argv(self, *args: str) -> list[str]:
         return ["git", *_SAFE, "-C", str(self.path), *args]
 

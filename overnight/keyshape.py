@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import NamedTuple
 
 from overnight.lockfile import KeyShape
 
 _QUOTES = "\"'`"
-
+REMIND_DAYS = 7
 
 KEY_VARIABLES = "OVERNIGHT_KEY_"
 """What every environment variable that may hold a provider's key begins with."""
@@ -54,3 +55,21 @@ def doubt(key: str, shape: KeyShape | None) -> str | None:
         return None
     note = f" ({shape.note})" if shape.note else ""
     return f"known keys of this provider start with {' or '.join(shape.prefixes)}{note}"
+
+
+def expired(provider: str, expires_on: date | None, today: date) -> Flaw | None:
+    """Why a key of this age is not used any more, or None. It still counts on its last day."""
+    if expires_on is None or expires_on >= today:
+        return None
+    mend = f"Replace the key: overnight credentials rotate {provider}; or save it with the date on which it ends"
+    return Flaw(f"the key expired on {expires_on}", mend)
+
+
+def reminder(provider: str, expires_on: date | None, today: date) -> str | None:
+    """A sentence from a week before a key ends, and ever after; None before that, and for a key without an end."""
+    if expires_on is None or (days := (expires_on - today).days) > REMIND_DAYS:
+        return None
+    if days < 0:
+        return f"the key of {provider} expired on {expires_on}"
+    when = {0: "today", 1: "tomorrow"}.get(days, f"in {days} days")
+    return f"the key of {provider} expires on {expires_on}, {when}"

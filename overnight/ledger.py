@@ -1,6 +1,7 @@
 """The state directory: what a batch knows, on disk before it is acted on.
 
-`<state>/batches/<batch_id>/` holds `batch.json` (what was asked), `lock.json`
+`<state>/batches/<batch_id>/` (and, for a task of a batch that was spread over
+workers, `<state>/parts/<batch_id>/<task_id>/` on its worker) holds `batch.json` (what was asked), `lock.json`
 (the lock it was planned with), `report.json`, `report.md`, and per attempt
 `runs/<run_id>/` with `plan.json`, `handle.json`, the append-only `out`, `err`
 and `events.jsonl`, `stop.json` when we ended it for a cause, and `outcome.json`
@@ -44,10 +45,11 @@ class _Asked(BaseModel):
 class Ledger:
     """One batch's folder. Every record is written whole by rename; event logs only grow."""
 
-    def __init__(self, state: Path, batch_id: str) -> None:
+    def __init__(self, state: Path, batch_id: str, part: str = "") -> None:
         self.state = state
         self.batch_id = batch_id
-        self.directory = state / "batches" / batch_id
+        self.directory = state / "parts" / batch_id / part if part else state / "batches" / batch_id
+        self._name = part or batch_id
 
     def open_new(self, batch: BatchSpec, lock_text: str, started_at: datetime) -> None:
         """Create the folder and write what was asked.
@@ -72,9 +74,9 @@ class Ledger:
             BadInput: there is no such batch here, or its record does not read.
         """
         path = self.directory / "batch.json"
-        known = [folder.name for folder in (self.state / "batches").glob("*")]
-        if self.batch_id not in known:
-            near = suggest(self.batch_id, known)
+        known = [folder.name for folder in self.directory.parent.glob("*")]
+        if self._name not in known:
+            near = suggest(self._name, known)
             raise BadInput(str(self.state), "--resume", f"no batch {self.batch_id!r}", near)
         try:
             asked = _Asked.model_validate_json(path.read_bytes())
@@ -130,6 +132,12 @@ class Ledger:
         names = [p.name for p in (self.directory / "runs").glob("*") if pattern.fullmatch(p.name)]
         found = [self.outcome(n) for n in sorted(names, key=lambda n: int(n.rpartition(".")[2]))]
         return [run for run in found if run is not None]
+
+    def living(self) -> set[str]:
+        """The tasks with an attempt that was started on its host and is not decided."""
+        handles = (self.directory / "runs").glob("*/handle.json")
+        runs = [path.parent.name for path in handles if not path.with_name("outcome.json").exists()]
+        return {run_id.removeprefix(f"{self.batch_id}.").rpartition(".")[0] for run_id in runs}
 
     def log(self, run_id: str, at: datetime, what: str, **details: Any) -> None:
         """Append one line to the run's event log. A torn last line of an earlier crash stays, on a line of its own."""

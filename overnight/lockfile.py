@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,7 @@ from overnight.failures import BadInput, FailureKind
 T = TypeVar("T")
 
 DEFAULT_LOCK = Path(__file__).resolve().parent.parent / "providers.lock.json"
+LOCK_VARIABLE = "OVERNIGHT_LOCK"
 
 
 class Header(StrEnum):
@@ -102,6 +103,12 @@ class Terms(Fact):
     note: str
 
 
+class Ceiling(Fact):
+    """What the provider allows one account, where it publishes a number."""
+
+    concurrent: Annotated[int, Field(ge=1, description="Requests at the same time")]
+
+
 class KeyShape(Fact):
     """What keys of this provider look like. A key that does not match is warned about, never refused."""
 
@@ -153,6 +160,7 @@ class Provider(_Entry):
     errors: tuple[ErrorRule, ...] = ()
     terms: Terms
     key: KeyShape | None = None
+    limits: Ceiling | None = Field(None, description="None where nothing is published: no limit is guessed")
     harnesses: dict[str, Wiring]
 
     @model_validator(mode="after")
@@ -219,6 +227,10 @@ class ProviderLock(_Entry):
         entry = self.provider(provider, where=where, field=field)
         return _found(entry.models, model, f"model of provider {provider}", where, field)
 
+    def concurrency(self) -> dict[str, int]:
+        """Requests at the same time that each provider allows one account; only those with a published number."""
+        return {name: entry.limits.concurrent for name, entry in self.providers.items() if entry.limits is not None}
+
 
 def _found(entries: dict[str, T], name: str, what: str, where: str, field: str) -> T:
     if name in entries:
@@ -234,6 +246,12 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if near:
         return f"Did you mean {' or '.join(near)}?"
     return f"Known: {', '.join(names) or 'none'}"
+
+
+def place(given: Path | None, environ: Mapping[str, str]) -> Path:
+    """Where the lock is: what was given, else the file OVERNIGHT_LOCK names, else the project's own."""
+    named = environ.get(LOCK_VARIABLE)
+    return given or (Path(named).expanduser() if named else DEFAULT_LOCK)
 
 
 def load(path: Path = DEFAULT_LOCK) -> ProviderLock:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from overnight.failures import Failure
 from overnight.report import BatchReport, RouteReport, RunReport, Verify, last_attempts
 
 
-def rows(report: BatchReport) -> list[dict[str, Any]]:
-    """One row an attempt, for a table artifact."""
+def headline(report: BatchReport) -> str:
+    """`tonight: 3 succeeded, 1 failed`."""
+    return f"{report.name}: " + ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
+
+
+def rows(report: BatchReport, pages: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
+    """One row an attempt, for a table artifact.
+
+    Args:
+        pages: Prefect's page of an attempt by its run id, for those that have one.
+    """
     return [
         {
             "task": run.task_id,
@@ -18,14 +30,15 @@ def rows(report: BatchReport) -> list[dict[str, Any]]:
             "state": run.state,
             "cause": run.failure.kind if run.failure else "",
             "commits": len(run.commits),
-            "branch": run.branch or "",
             "run s": run.seconds.run,
-            "tokens": run.tokens,
             "usd": run.usd,
+            "branch": run.branch or "",
+            "tokens": run.tokens,
             "host": run.host,
             "harness": f"{run.harness} {run.harness_version or ''}".strip(),
             "model": f"{run.model} of {run.provider}",
             "log": run.log or "",
+            "page": pages.get(run.run_id, ""),
         }
         for run in report.runs
     ]
@@ -33,10 +46,9 @@ def rows(report: BatchReport) -> list[dict[str, Any]]:
 
 def markdown(report: BatchReport) -> str:
     """The whole night on a page: what came home, what did not and why, where everything is."""
-    counted = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
     lasted = (report.ended_at - report.started_at).total_seconds()
     lines = [
-        f"# {report.name}: {counted}",
+        f"# {headline(report)}",
         "",
         f"Batch `{report.batch_id}`, {report.started_at:%Y-%m-%d %H:%M} UTC, {lasted:.0f} s.",
         "",
@@ -74,6 +86,45 @@ def run_markdown(run: RunReport) -> str:
     return "\n".join([*lines, f"{_figures(run)}", ""])
 
 
+def doctor_rows(routes: Sequence[RouteReport]) -> list[dict[str, Any]]:
+    """One row a route, for a table artifact or a terminal; the shut ones first."""
+    return [
+        {
+            "state": route.state,
+            "host": route.host,
+            "harness": route.harness,
+            "provider": route.provider,
+            "model": route.model,
+            "preflight s": route.preflight_s,
+            "cause": route.failure.kind if route.failure else "",
+            "seen": str(route.failure.evidence[0]) if route.failure and route.failure.evidence else "",
+            "mend": route.failure.remedy if route.failure else "",
+            "version": route.harness_version or "",
+            "notes": "; ".join(route.notes),
+        }
+        for route in _shut_first(routes)
+    ]
+
+
+def doctor_markdown(name: str, routes: Sequence[RouteReport]) -> str:
+    """The routes on a page: which are open, and of the others the cause with all that was seen, and the mend."""
+    lines = [f"# {name}: {routes_headline(routes)}", ""]
+    for route in _shut_first(routes):
+        lines.append(_route_line(route.model_copy(update={"failure": None})))
+        lines += [f"  {line}" for line in _failure_lines(route.failure)] if route.failure else []
+    return "\n".join([*lines, ""])
+
+
+def routes_headline(routes: Sequence[RouteReport]) -> str:
+    """`3 open, 1 shut`."""
+    counted = Counter(route.state for route in routes)
+    return ", ".join(f"{counted[state]} {state}" for state in ("open", "shut") if counted[state]) or "no route"
+
+
+def _shut_first(routes: Sequence[RouteReport]) -> list[RouteReport]:
+    return sorted(routes, key=lambda route: route.state == "open")
+
+
 def whereabouts(run: RunReport) -> str:
     """Where the commits of a run are: on its branch, or, when that name was the user's, on refs of ours."""
     refs = [run.branch] if run.branch else list(run.other_refs)
@@ -87,7 +138,7 @@ def summary(report: BatchReport, directory: Path, pages: str | None) -> str:
         directory: The batch's folder in the state directory.
         pages: Command that opens the Prefect pages of this night again; None where they need none.
     """
-    lines = ["", f"{report.name}: " + ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)]
+    lines = ["", headline(report)]
     for route in report.routes:
         if route.failure is not None:
             lines.append(f"  route {route.state}: {route.harness} on {route.host}, {route.model} of {route.provider}")

@@ -66,7 +66,7 @@ class Night:
         self.interrupt: Interrupt | None = None
         self.checked: dict[Route, Checked] = {}
         self._reveal = reveal
-        self._search_path = search_path
+        self.search_path = search_path
         self._lock = threading.Lock()
         self._keys: dict[str, str] = {}
         used = {route.host for route in batch.routes}
@@ -160,7 +160,7 @@ class Night:
         station, route = self.stations[plan.route.host], plan.route
         executable, version = station.locate(self.harnesses[route.harness])
         plan = plan.located(executable)
-        repo, own = home_of(plan, self.ledger.state, self._search_path)
+        repo, own = home_of(plan, self.ledger.state, self.search_path)
         run_dir = station.run_dir(plan.run_id)
         work, base = station.workspaces.prepare(plan, repo if own else None, run_dir)
         plan = plan.based(base)
@@ -225,7 +225,7 @@ class Night:
             CollectError: with the place where they still lie.
             HostError: the connection failed; worth another try.
         """
-        repo, own = home_of(plan, self.ledger.state, self._search_path)
+        repo, own = home_of(plan, self.ledger.state, self.search_path)
         if not own:
             repo = bare(repo.path, repo.search_path)
         found = self.stations[plan.route.host].workspaces.collect(plan, handle, repo)
@@ -312,6 +312,8 @@ class Night:
             **route.model_dump(),
             state="shut" if failure else "open",
             preflight_s=round(found.seconds, 2) if found else None,
+            harness_version=found.version if found else None,
+            notes=found.notes if found else (),
             failure=failure,
         )
 

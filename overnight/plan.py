@@ -58,7 +58,8 @@ class RunPlan:
     `env` is the whole environment; its values may hold `{home}`, `{tmp}` and
     `{run}`, which the host replaces by the run's folders. `longest_wait_s` is
     the longest silence the harness may keep while it waits for the provider,
-    None when it cannot be told how long to wait.
+    None when it cannot be told how long to wait. With `approve` the commits come
+    home without a branch, which a person has to allow first.
     """
 
     run_id: str
@@ -80,6 +81,7 @@ class RunPlan:
     base_url: str
     longest_wait_s: float | None
     verify: str | None = None
+    approve: bool = False
 
     def located(self, executable: str) -> RunPlan:
         """The same plan with the command at its place on the host."""
@@ -104,6 +106,7 @@ class RunPlan:
             "wire": {"url": self.base_url, "key_in": self.key_variable, "sent_as": self.header.wire},
             "longest_wait_s": self.longest_wait_s,
             "verify": self.verify,
+            "approve": self.approve,
         }
 
     @property
@@ -227,6 +230,7 @@ class Planner:
             base_url=provider.endpoints[wiring.endpoint].url,
             longest_wait_s=timing.longest_s if timing else None,
             verify=task.verify,
+            approve=task.approve,
         )
 
     def _launcher(self, route: Route, field: str) -> Launcher:

@@ -23,6 +23,7 @@ from overnight.order import Done, HostFacts, RunBounds, SecretSlot, StartAnswer,
 __all__ = ["Done", "HostFacts", "Remote", "RunBounds", "SecretSlot", "StartAnswer", "StartOrder"]
 
 SOURCE = Path(__file__).with_name("supervisor.py")
+INVENTORY = Path(__file__).with_name("inventory.py")
 ANSWER_S = 30.0
 NOISE_BYTES = 65536
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+\Z")
@@ -142,6 +143,18 @@ class Remote:
     def subscription(self, run_id: str, key: int, offsets: Mapping[Any, int]) -> dict[str, Any]:
         """The command that asks a follower for a run."""
         return {"c": "sub", "root": self._root, "r": run_id, "i": key, **offsets}
+
+    def inventory(self, remove: Sequence[str] = ()) -> dict[str, Any]:
+        """Every run directory there, as `inventory.py` tells it; with `remove`, what became of removing these.
+
+        Raises:
+            HostError: the connection failed; what was to be removed may be gone or not.
+        """
+        order = {"supervisor": self._ready()[1], "root": self._root, "remove": list(remove)}
+        channel = self.host.open(f"exec {self._python} -I -S -")
+        channel.send(f"{INVENTORY.read_text(encoding='utf-8')}\n\nmain({order!r})\n".encode())
+        channel.close_input()
+        return self._answer(self._past_noise(channel, "INVENTORY"))
 
     def close(self) -> None:
         """Close the connection for good. Runs go on."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from overnight.collected import Commit, Leftovers
 from overnight.failures import Failure
+from overnight.route import Route
 
 State = Literal["succeeded", "failed", "skipped", "cancelled", "lost"]
 
@@ -32,6 +33,8 @@ class RouteReport(_Record):
     model: str
     state: Literal["open", "shut"]
     preflight_s: float | None = Field(description="Seconds the preflight of this route took")
+    harness_version: str | None = None
+    notes: tuple[str, ...] = Field((), description="What preflight saw that decides nothing")
     failure: Failure | None = None
 
 
@@ -67,6 +70,9 @@ class RunReport(_Record):
     failure: Failure | None = None
     commits: tuple[Commit, ...] = ()
     branch: str | None = None
+    approved: bool | None = Field(
+        None, description="False until a person allowed the branch; null when nobody is asked"
+    )
     repo: str | None = Field(None, description="Path on this machine that holds branch and refs")
     base_sha: str | None = None
     diffstat: str = ""
@@ -79,6 +85,10 @@ class RunReport(_Record):
     usd: float | None = Field(None, description="The harness's own figure, only where it is a real price")
     claims: str | None = Field(None, description="What the agent claimed that does not hold, in our words")
     log: str | None = Field(None, description="Folder with the run's output and events on this machine")
+
+    @property
+    def route(self) -> Route:
+        return Route(host=self.host, harness=self.harness, provider=self.provider, model=self.model)
 
 
 class BatchReport(_Record):

@@ -39,10 +39,12 @@ def _no_boolean(value: object) -> object:
     return value
 
 
+AUTHOR = "overnight <overnight@localhost>"
 Name = Annotated[str, AfterValidator(_name)]
 Argument = Annotated[str, AfterValidator(_no_option)]
-Count = Annotated[int, BeforeValidator(_no_boolean)]
-Positive = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, allow_inf_nan=False)]
+# bounds come first: behind a validator pydantic leaves them out of the JSON schema, and so a form would allow anything
+Number = BeforeValidator(_no_boolean)
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Number]
 
 
 class _Entry(BaseModel):
@@ -52,21 +54,35 @@ class _Entry(BaseModel):
 class Limits(_Entry):
     """When a run is stopped, and how often it is tried. None switches a limit off."""
 
-    first_event_s: Positive | None = Field(60, description="Seconds from start to the agent's first event")
-    quiet_s: Positive | None = Field(420, description="Seconds without any event once it spoke")
-    no_change_s: Positive | None = Field(None, description="Seconds without a change in the work tree")
-    total_s: Positive = Field(7200, description="Seconds for the whole run, enforced on the host")
-    grace_s: Positive = Field(10, description="Seconds between TERM and KILL")
-    attempts: Annotated[Count, Field(ge=1, le=10)] = Field(
-        2, description="Tries in all, when the failure earns another"
+    first_event_s: Positive | None = Field(
+        60, title="First event within (s)", description="Seconds from start to the agent's first event"
     )
-    max_usd: Positive | None = Field(None, description="Spend cap, where the harness has one")
-    max_turns: Annotated[Count, Field(ge=1)] | None = Field(None, description="Turn cap, where the harness has one")
-    max_log_bytes: Annotated[Count, Field(ge=100_000)] = Field(
-        200_000_000, description="Size cap of the agent's output"
+    quiet_s: Positive | None = Field(
+        420, title="Quiet for at most (s)", description="Seconds without any event once it spoke"
     )
-    max_collect_bytes: Annotated[Count, Field(ge=100_000)] = Field(500_000_000, description="Size cap of the commits")
-    max_processes: Annotated[Count, Field(ge=32)] = Field(512, description="Process cap of the run's tree")
+    no_change_s: Positive | None = Field(
+        None, title="No change for at most (s)", description="Seconds without a change in the work tree"
+    )
+    total_s: Positive = Field(
+        7200, title="Whole run (s)", description="Seconds for the whole run, enforced on the host"
+    )
+    grace_s: Positive = Field(10, title="Grace (s)", description="Seconds between TERM and KILL")
+    attempts: Annotated[int, Field(ge=1, le=10), Number] = Field(
+        2, title="Attempts", description="Tries in all, when the failure earns another"
+    )
+    max_usd: Positive | None = Field(None, title="Spend cap (USD)", description="Spend cap, where the harness has one")
+    max_turns: Annotated[int, Field(ge=1), Number] | None = Field(
+        None, title="Turn cap", description="Turn cap, where the harness has one"
+    )
+    max_log_bytes: Annotated[int, Field(ge=100_000), Number] = Field(
+        200_000_000, title="Output cap (bytes)", description="Size cap of the agent's output"
+    )
+    max_collect_bytes: Annotated[int, Field(ge=100_000), Number] = Field(
+        500_000_000, title="Commits cap (bytes)", description="Size cap of the commits"
+    )
+    max_processes: Annotated[int, Field(ge=32), Number] = Field(
+        512, title="Process cap", description="Process cap of the run's tree"
+    )
 
 
 def pin(line: str) -> str:
@@ -99,14 +115,14 @@ class HostSpec(_Entry):
     kind: Literal["ssh", "local"] = Field("ssh", description="`local` runs agents on this machine")
     block: str | None = Field(None, description="Name of a saved SSHHost block; then only slots and path may be added")
     address: Annotated[str, AfterValidator(host_name)] | None = Field(None, description="Name or IP address")
-    port: Annotated[Count, Field(ge=1, le=65535)] = Field(22, description="Port of its sshd")
+    port: Annotated[int, Field(ge=1, le=65535), Number] = Field(22, description="Port of its sshd")
     user: str | None = Field(None, description="Account the agents run under")
     key_file: Path | None = Field(None, description="Private key, without a passphrase")
     host_key: Annotated[str, AfterValidator(pin)] | None = Field(
         None, description="Pinned host key: 'ssh-ed25519 AAAA...'"
     )
     known_hosts: Path | None = Field(None, description="Used when host_key is not given; default ~/.ssh/known_hosts")
-    slots: Annotated[Count, Field(ge=1, le=500)] = Field(4, description="Runs at the same time")
+    slots: Annotated[int, Field(ge=1, le=500), Number] = Field(4, description="Runs at the same time")
     path: tuple[str, ...] = Field((), description="Folders searched for agents before the usual ones")
     python: str = Field("python3", description="Python 3.8 or newer on the host")
     directory: str = Field(".overnight", description="Folder on the host, relative to the user's home")
@@ -146,6 +162,9 @@ class _Common(_Entry):
     limits: dict[str, Any] = Field({}, description="Below; a task's own win over those of defaults")
     verify: str | None = Field(None, description="Command that must exit 0 in a fresh clone of what came home")
     ask_for_commit: bool | None = Field(None, description="Append a line that asks the agent to commit; default true")
+    approve: bool | None = Field(
+        None, description="Make the branch only after a person approved the diff on the Prefect page; default false"
+    )
 
 
 class TaskEntry(_Common):
@@ -163,12 +182,15 @@ class TaskEntry(_Common):
 class BatchFile(_Entry):
     """The batch file, schema 1."""
 
-    schema_: Annotated[Literal[1], BeforeValidator(_no_boolean)] = Field(1, alias="schema")
+    schema_: Annotated[Literal[1], Number] = Field(1, alias="schema")
     name: Name = Field(description="As a task's id; part of the batch id")
     author: str = Field(
-        "overnight <overnight@localhost>",
+        AUTHOR,
         pattern=r"^[^<>\n]+ <[^<>\s]+>$",
         description="Name and address of the commits, unless the agent sets its own",
+    )
+    spread: bool = Field(
+        False, description="Each task as a flow run of its own on a work pool; needs a Prefect server with workers"
     )
     hosts: dict[Name, HostSpec] = {}
     defaults: _Common = _Common()
@@ -186,6 +208,7 @@ class TaskSpec(_Entry):
     limits: Limits
     verify: str | None = None
     ask_for_commit: bool = True
+    approve: bool = False
     field: str = Field(description="Where it stands in the batch file, for messages")
 
 
@@ -195,6 +218,7 @@ class BatchSpec(_Entry):
     name: str
     source: str
     author: str
+    spread: bool = False
     hosts: dict[str, HostSpec]
     tasks: tuple[TaskSpec, ...]
 

@@ -106,6 +106,7 @@ def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | N
         commits=found.commits if found else (),
         branch=found.branch if found else None,
         repo=found.repo if found else None,
+        approved=False if plan.approve and found and found.commits else None,
         base_sha=stages.handle.base_sha if stages.handle else None,
         diffstat=found.diffstat if found else "",
         other_refs=found.others if found else {},

@@ -205,7 +205,8 @@ class Workspaces:
             return found
         counted = {"tip": tip, "commits": repo.commits(base, tip), "diffstat": repo.diffstat(base, tip)}
         ours = f"refs/overnight/{plan.batch_id}.{plan.task_id}.*/head"
-        named = {"branch": plan.branch} if repo.set_branch(plan.branch, tip, ours) else {"others": {**refs, **heads}}
+        branched = not plan.approve and repo.set_branch(plan.branch, tip, ours)
+        named = {"branch": plan.branch} if branched else {"others": {**refs, **heads}}
         return found.model_copy(update={**counted, **named})
 
     def _bring(self, plan: RunPlan, repo: Repo, borrowed: str, tips: list[str], base: str) -> None:

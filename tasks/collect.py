@@ -10,11 +10,12 @@ from overnight.handle import RunHandle
 from overnight.night import Night
 from overnight.plan import RunPlan
 from tasks.calls import in_thread
+from tasks.marks import mark, run_name
 from tasks.retries import WIRE_DELAYS_S, mends_the_wire
 
 
 @task(
-    task_run_name="{plan.task_id} #{plan.attempt} collect",
+    task_run_name=run_name("collect"),
     retries=len(WIRE_DELAYS_S),
     retry_delay_seconds=WIRE_DELAYS_S,
     retry_jitter_factor=0.3,
@@ -23,6 +24,7 @@ from tasks.retries import WIRE_DELAYS_S, mends_the_wire
 )
 async def collect(night: Night, plan: RunPlan, handle: RunHandle) -> Collected:
     """Fetch `base..tip` and what was left uncommitted; whatever became of the agent."""
+    mark(plan.route)
     found = await in_thread(night.collect, plan, handle)
     get_run_logger().info("%d commits on %s in %s", len(found.commits), found.branch or "no branch", found.repo)
     return found

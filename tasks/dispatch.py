@@ -9,11 +9,12 @@ from overnight.handle import RunHandle
 from overnight.night import Night
 from overnight.plan import RunPlan
 from tasks.calls import in_thread
+from tasks.marks import mark, run_name, stream
 from tasks.retries import WIRE_DELAYS_S, mends_the_wire
 
 
 @task(
-    task_run_name="{plan.task_id} #{plan.attempt} dispatch",
+    task_run_name=run_name("dispatch"),
     retries=len(WIRE_DELAYS_S),
     retry_delay_seconds=WIRE_DELAYS_S,
     retry_jitter_factor=0.3,
@@ -22,8 +23,8 @@ from tasks.retries import WIRE_DELAYS_S, mends_the_wire
 )
 async def dispatch(night: Night, plan: RunPlan) -> tuple[RunPlan, RunHandle]:
     """Start a run exactly once, however often this is tried: the host knows it by its run id."""
+    mark(plan.route)
     plan, handle = await in_thread(night.dispatch, plan)
-    get_run_logger().info(
-        "%s runs on %s in %s, base %s", plan.run_id, handle.host, handle.run_dir, handle.base_sha[:12]
-    )
+    words = "%s runs on %s in %s, base %s; %s"
+    get_run_logger().info(words, plan.run_id, handle.host, handle.run_dir, handle.base_sha[:12], stream(plan.run_id))
     return plan, handle

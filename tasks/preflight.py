@@ -7,17 +7,19 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
-from overnight.failures import FailureError
 from overnight.night import Night
 from overnight.spec import TaskSpec
+from tasks.announce import route_shut
 from tasks.calls import in_thread
+from tasks.marks import mark
 from tasks.retries import PREFLIGHT_DELAYS_S, mends_the_wire
+from tasks.states import state_of
 
 
 @task(
-    task_run_name="preflight {first.route}",
+    task_run_name="batch {night.batch.name} / preflight {first.route}",
     retries=len(PREFLIGHT_DELAYS_S),
     retry_delay_seconds=PREFLIGHT_DELAYS_S,
     retry_jitter_factor=0.3,
@@ -29,8 +31,11 @@ async def preflight(night: Night, first: TaskSpec) -> State[Any]:
 
     Only a host out of reach is tried again. A refused key is an answer.
     """
+    mark(first.route)
     found = await in_thread(night.preflight, first)
     if found.failure is None:
         get_run_logger().info("open after %.1f s, %s", found.seconds, found.version or "version not known")
         return Completed(message=f"open after {found.seconds:.1f} s")
-    return Failed(message=str(found.failure), data=FailureError(found.failure))
+    mark(first.route, found.failure)
+    route_shut(night, first.route, found.failure)
+    return state_of(found.failure)

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from overnight.ledger import write
-from overnight.morning import markdown, rows, run_markdown
+from overnight.morning import doctor_markdown, doctor_rows, headline, markdown, routes_headline, rows, run_markdown
 from overnight.night import Night
-from overnight.report import BatchReport, last_attempts
+from overnight.report import BatchReport, RouteReport, last_attempts
+from tasks.announce import batch_finished
+from tasks.pages import key, page_of, written
 
 
-@task(task_run_name="publish", cache_policy=NO_CACHE)
+@task(task_run_name="batch {report.name} / publish", cache_policy=NO_CACHE)
 async def publish(night: Night, report: BatchReport) -> None:
-    """Write `report.json` and `report.md` to the batch's folder, then the artifacts.
+    """Write `report.json` and `report.md` to the batch's folder, announce it, then write the artifacts.
 
-    The files come first: pages may be late, the report may not. Keys carry the
-    batch's name, not its id, so an artifact's page shows its nights in a row.
+    The files come first: pages may be late, the report may not. At the first
+    page that the API does not take, the rest is left.
     """
     write(night.ledger.directory / "report.json", report.to_json())
     write(night.ledger.directory / "report.md", markdown(report))
-    key = _key(report.name)
-    await acreate_table_artifact(rows(report), key=f"{key}-runs", description=f"Runs of {report.batch_id}")
-    await acreate_markdown_artifact(markdown(report), key=f"{key}-report", description=f"Report of {report.batch_id}")
+    batch_finished(night, report)
+    for page in _pages(night, report):
+        if not await written(page):
+            return
+
+
+async def publish_routes(name: str, routes: Sequence[RouteReport]) -> None:
+    """Show what a doctor found: a table `doctor-NAME` and a page `doctor-NAME-report`. Called in its flow run."""
+    words = f"Routes of {name}: {routes_headline(routes)}"
+    if await written(acreate_table_artifact(doctor_rows(routes), key=key("doctor", name), description=words)):
+        page = key("doctor", name, "report")
+        await written(acreate_markdown_artifact(doctor_markdown(name, routes), key=page, description=words))
+
+
+def _pages(night: Night, report: BatchReport) -> Iterator[Coroutine[Any, Any, Any]]:
+    """Each artifact of a batch, made when its turn comes."""
+    tasks = {run.run_id: page_of(night.ledger, run.run_id) for run in report.runs if run.run_id}
+    of_batch = f"{headline(report)} ({report.batch_id})"
+    yield acreate_table_artifact(rows(report, tasks), key=key(report.name, "runs"), description=of_batch)
+    yield acreate_markdown_artifact(markdown(report), key=key(report.name, "report"), description=of_batch)
     for run in last_attempts(report.runs):
         words = f"{run.task_id} of {report.batch_id}: {run.state}"
-        await acreate_markdown_artifact(run_markdown(run), key=f"{key}-task-{_key(run.task_id)}", description=words)
-
-
-def _key(name: str) -> str:
-    """Prefect takes lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        page = tasks.get(run.run_id)
+        shown = run_markdown(run) + (f"\n[Its task run]({page})\n" if page else "")
+        yield acreate_markdown_artifact(shown, key=key(report.name, "task", run.task_id), description=words)

@@ -20,6 +20,15 @@ def mends_the_wire(task: Any, task_run: Any, state: State[Any]) -> bool:  # noqa
     return isinstance(error, FailureError) and error.failure.retry is Retry.BACKOFF
 
 
+def never(task: Any, task_run: Any, state: State[Any]) -> bool:  # noqa: ARG001  # Prefect's signature
+    """No other try, whatever it was.
+
+    Beside `retries=1` it keeps the log short: with `retries=0` Prefect 3.8.8
+    logs a Failed that a task returns twice, once with an empty traceback.
+    """
+    return False
+
+
 def wait_before_next(failure: Failure, attempt: int, attempts: int) -> float | None:
     """Seconds until a fresh attempt of a coding task, or None when it earns none.
 

@@ -15,20 +15,34 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("overnight", "blocks", "tasks", "flows", "deployments")
 # inside overnight, a module imports from its own group and from groups before it
 GROUPS = (
-    ("failures", "env", "events"),
+    ("failures", "env", "events", "inventory"),
     ("lockfile", "route", "handle", "keyshape", "redact"),
     ("wire", "spec", "transcript", "yamlfile"),
-    ("plan", "batchfile", "silence", "outcome", "collected", "report", "morning", "ledger"),
-    ("harnesses", "hosts", "git", "probe"),
-    ("order", "remote", "follow", "watch", "workspace", "station", "preflight", "verify", "stages", "night"),
+    ("plan", "batchfile", "form", "silence", "outcome", "collected", "report", "morning", "ledger", "past"),
+    ("harnesses", "hosts", "git", "probe", "keycheck"),
+    (
+        "order",
+        "remote",
+        "follow",
+        "watch",
+        "workspace",
+        "station",
+        "hostcheck",
+        "preflight",
+        "verify",
+        "stages",
+        "night",
+        "delivery",
+        "sweep",
+    ),
     ("rehearsal",),
 )
 ONLY_IN = {
-    "paramiko": ("overnight/hosts/ssh.py",),
+    "paramiko": ("overnight/hosts/ssh.py", "overnight/hosts/scan.py"),
     "asyncssh": ("overnight/rehearsal/",),
     "uvicorn": ("overnight/rehearsal/",),
     "starlette": ("overnight/rehearsal/",),
-    "httpx": ("overnight/probe.py", "overnight/rehearsal/", "flows/private_server.py"),
+    "httpx": ("overnight/probe.py", "overnight/rehearsal/", "tasks/pages.py", "flows/private_server.py"),
     "prefect": ("blocks/", "tasks/", "flows/", "deployments/"),
 }
 LINES, FUNCTION_LINES = 350, 60

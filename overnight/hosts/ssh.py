@@ -37,7 +37,7 @@ BANNER_S = 10.0
 SEND_BYTES = 32768
 SLOT_S = 0.2
 _K = FailureKind
-_BROKEN = (paramiko.SSHException, OSError, EOFError)  # what paramiko raises when a connection breaks, wherever it is
+BROKEN = (paramiko.SSHException, OSError, EOFError)  # what paramiko raises when a connection breaks, wherever it is
 
 _gates: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _gates_lock = threading.Lock()
@@ -97,7 +97,7 @@ class SshHost:
             except paramiko.ChannelException as error:
                 if time.monotonic() >= deadline or self._closed.wait(SLOT_S):
                     raise translate(error, self.address) from error
-            except _BROKEN as error:
+            except BROKEN as error:
                 raise translate(error, self.address) from error
 
     def drop(self) -> None:
@@ -125,7 +125,7 @@ class SshHost:
             try:
                 with _gate(self.address):
                     return self._handshake()
-            except (*_BROKEN, UnknownKeyType) as error:
+            except (*BROKEN, UnknownKeyType) as error:
                 failed = translate(error, self.address)
                 wait_s = random.uniform(0, pause_s)  # noqa: S311  # full jitter, not a secret
                 if failed.failure.kind is not _K.HOST_UNREACHABLE or time.monotonic() + wait_s > deadline:
@@ -138,11 +138,11 @@ class SshHost:
         key = _key(self.address.key_file)
         where = self.address
         pins = accepted(where.host_key, where.known_hosts, where.address, where.port)
-        transport = _Transport(_socket(self.address))
+        transport = _Transport(open_socket(self.address))
         transport.banner_timeout = BANNER_S
         try:
             _prefer(transport, pins)
-            _negotiate(transport)
+            negotiate(transport)
             _check(transport.get_remote_server_key(), pins, self.address)
             transport.auth_publickey(self.address.user, key)
         except BaseException:  # whatever stops us, the connection must not stay behind
@@ -168,14 +168,14 @@ class SshChannel:
                 at += self._channel.send(data[at : at + SEND_BYTES])
             except TimeoutError:
                 continue  # the timeout belongs to a reader; the command is only slow to take it
-            except _BROKEN as error:
+            except BROKEN as error:
                 self._check_link(error)
                 return
 
     def close_input(self) -> None:
         try:
             self._channel.shutdown_write()
-        except _BROKEN as error:
+        except BROKEN as error:
             self._check_link(error)
 
     def recv(self, limit: int, timeout_s: float | None) -> bytes:
@@ -184,7 +184,7 @@ class SshChannel:
             data = self._channel.recv(limit)
         except TimeoutError:
             raise
-        except _BROKEN as error:  # reading sends too: it opens the window again
+        except BROKEN as error:  # reading sends too: it opens the window again
             raise translate(error, self._address) from error
         # a command that ended says so; is_active() would lag behind a connection that broke just now
         if not data and not self._channel.eof_received and not self._ended():
@@ -205,7 +205,7 @@ class SshChannel:
         return self._channel.exit_status
 
     def close(self) -> None:
-        with suppress(*_BROKEN):
+        with suppress(*BROKEN):
             self._channel.close()
 
     def _ended(self) -> bool:
@@ -225,7 +225,7 @@ class SshChannel:
                 data = self._channel.recv_stderr(SEND_BYTES)
             except TimeoutError:
                 continue
-            except _BROKEN:
+            except BROKEN:
                 return  # whoever reads the output meets the same and says it
             if not data:
                 return
@@ -259,10 +259,10 @@ def _key(path: Path) -> paramiko.PKey:
         raise UnknownKeyType(str(path), b"") from error
 
 
-def _negotiate(transport: paramiko.Transport) -> None:
+def negotiate(transport: paramiko.Transport) -> None:
     try:
         transport.start_client(timeout=CONNECT_S + BANNER_S)
-    except _BROKEN:
+    except BROKEN:
         raise
     except Exception as error:  # the library's thread raises here whatever a stranger's bytes made it meet
         raise paramiko.SSHException(f"the peer does not speak SSH as we know it: {error!r}") from error
@@ -273,7 +273,7 @@ def _gate(address: SshAddress) -> threading.BoundedSemaphore:
         return _gates.setdefault((address.address, address.port), threading.BoundedSemaphore(HANDSHAKES))
 
 
-def _socket(address: SshAddress) -> socket.socket:
+def open_socket(address: SshAddress) -> socket.socket:
     """A connection that sends at once and notices a dead peer within 20 s."""
     link = socket.create_connection((address.address, address.port), timeout=CONNECT_S)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

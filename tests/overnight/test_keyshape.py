@@ -1,6 +1,8 @@
+from datetime import date
+
 import pytest
 
-from overnight.keyshape import doubt, flaw
+from overnight.keyshape import doubt, expired, flaw, reminder
 from overnight.lockfile import KeyShape, load
 
 BODY = "0123abcd.Zx9SECRET"
@@ -59,3 +61,29 @@ def test_no_doubt_without_known_prefixes() -> None:
     assert isinstance(shape, KeyShape)
     assert doubt("anything", shape) is None
     assert doubt("anything", None) is None
+
+
+TODAY = date(2026, 11, 22)
+
+
+@pytest.mark.parametrize(
+    ("ends", "gone", "said"),
+    [
+        (None, False, None),
+        (date(2026, 11, 30), False, None),
+        (date(2026, 11, 29), False, "the key of zai expires on 2026-11-29, in 7 days"),
+        (date(2026, 11, 25), False, "the key of zai expires on 2026-11-25, in 3 days"),
+        (date(2026, 11, 23), False, "the key of zai expires on 2026-11-23, tomorrow"),
+        (date(2026, 11, 22), False, "the key of zai expires on 2026-11-22, today"),
+        (date(2026, 11, 21), True, "the key of zai expired on 2026-11-21"),
+    ],
+)
+def test_a_key_is_reminded_of_a_week_ahead_and_refused_after_its_last_day(
+    ends: date | None, gone: bool, said: str | None
+) -> None:
+    assert reminder("zai", ends, TODAY) == said
+    found = expired("zai", ends, TODAY)
+    assert (found is not None) == gone
+    if found is not None:
+        assert found.problem == f"the key expired on {ends}"
+        assert "overnight credentials rotate zai" in found.mend

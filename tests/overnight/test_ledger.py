@@ -118,6 +118,14 @@ class TestAttempts:
         ledger.save(f"{BATCH_ID}.shout.1", "plan", plan().shown())
         assert ledger.attempts("shout") == []
 
+    def test_a_task_lives_from_its_handle_to_its_outcome(self, ledger: Ledger) -> None:
+        for run_id in (f"{BATCH_ID}.a.b.1", f"{BATCH_ID}.a.b.2", f"{BATCH_ID}.done.1"):
+            ledger.save(run_id, "handle", {})
+        ledger.save(f"{BATCH_ID}.planned.1", "plan", {})
+        ledger.save(f"{BATCH_ID}.a.b.1", "outcome", {})
+        ledger.save(f"{BATCH_ID}.done.1", "outcome", {})
+        assert ledger.living() == {"a.b"}
+
 
 class TestRecords:
     def test_they_come_back_as_they_were(self, ledger: Ledger) -> None:

@@ -194,6 +194,31 @@ def test_a_lock_that_does_not_fit_is_refused_by_place(
     assert problem in caught.value.problem
 
 
+CEILING = {"concurrent": 30, "provenance": {"source": "plan page", "date": "2026-11-22", "confidence": "official"}}
+
+
+def test_only_published_limits_are_limits(tmp_path: Path) -> None:
+    lock = lockfile.load(changed(tmp_path, "providers/zai/limits", CEILING))
+    assert lock.concurrency() == {**LOCK.concurrency(), "zai": 30}
+    for name, entry in LOCK.providers.items():
+        if entry.limits is not None:
+            assert entry.limits.provenance.confidence in ("official", "measured"), f"{name}: a guess limits nobody"
+
+
+@pytest.mark.parametrize("value", [0, 1.5, None])
+def test_a_limit_is_a_number_of_requests(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(BadInput) as caught:
+        lockfile.load(changed(tmp_path, "providers/zai/limits", {**CEILING, "concurrent": value}))
+    assert caught.value.field == "providers.zai.limits.concurrent"
+
+
+def test_the_lock_is_what_is_given_then_what_is_named_then_our_own(tmp_path: Path) -> None:
+    named = {"OVERNIGHT_LOCK": str(tmp_path / "named.json")}
+    assert lockfile.place(tmp_path / "given.json", named) == tmp_path / "given.json"
+    assert lockfile.place(None, named) == tmp_path / "named.json"
+    assert lockfile.place(None, {"OVERNIGHT_LOCK": ""}) == lockfile.DEFAULT_LOCK
+
+
 def test_a_missing_lock_and_text_that_is_no_json_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
         lockfile.load(tmp_path / "none.json")

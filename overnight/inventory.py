@@ -1,0 +1,147 @@
+"""What lies on a host: every run there, and the removal of those that are over.
+
+Runs on the host, sent as text and left nowhere. Standard library only, Python
+3.8 or newer, imports nothing of ours; what a run directory means it asks the
+supervisor file that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # nothing of this exists at run time: the host may be 3.8
+    from typing import Any
+
+    Json = dict[str, Any]
+
+PINS = "refs/overnight/base"
+GONE = ".gone-"
+GIT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": "/dev/null"}
+SIGN_ENTRIES = 5000
+
+
+def main(order: Json) -> None:
+    say("\nOVERNIGHT-INVENTORY 1\n")  # login files may have printed before us; readers skip to this line
+    supervisor = runpy.run_path(order["supervisor"])
+    root = os.path.join(os.path.expanduser("~"), order["root"])
+    if order["remove"]:
+        answer = {"removed": [remove(supervisor, root, each) for each in order["remove"]]}
+    else:
+        answer = listed(supervisor, root)
+    say(json.dumps(answer) + "\n")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def listed(supervisor: Json, root: str) -> Json:
+    """Every run directory with its state, ages and size, and every base commit that a mirror keeps for a run."""
+    found = []
+    for name in sorted(names_in(os.path.join(root, "runs"))):
+        if not supervisor["RUN_ID"].match(name):
+            continue
+        run = supervisor["RunDir"](root, name)
+        state, why = run.state()
+        ages = {"started_s": age_s(run.at("claim")), "ended_s": age_s(run.at("exit.json"))}
+        found.append({"run_id": name, "state": state, "why": why, "bytes": size_of(run.path), **ages})
+    return {"runs": found, "pins": pins(os.path.join(root, "mirrors"))}
+
+
+def names_in(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def age_s(path: str) -> float | None:
+    """Seconds since a file was written, by this host's own clock; None when it is not there."""
+    try:
+        return max(0.0, round(time.time() - os.stat(path).st_mtime, 1))
+    except OSError:
+        return None
+
+
+def size_of(path: str) -> int:
+    """Bytes on the disk. Gives a sign of life now and then: a large tree takes longer than a reader waits."""
+    total, seen, waiting = 0, 0, [path]
+    while waiting:
+        here = waiting.pop()
+        try:
+            found = os.lstat(here)
+            if stat.S_ISDIR(found.st_mode):
+                waiting += [os.path.join(here, name) for name in os.listdir(here)]
+        except OSError:
+            continue
+        total += found.st_blocks * 512
+        seen += 1
+        if seen % SIGN_ENTRIES == 0:
+            say("\n")
+    return total
+
+
+def pins(mirrors: str) -> Json:
+    """run id -> folder name of the mirror and the commit the run was made from."""
+    found: Json = {}
+    for mirror in names_in(mirrors):
+        git_dir = os.path.join(mirrors, mirror)
+        for line in git(git_dir, "for-each-ref", "--format=%(objectname) %(refname)", PINS).splitlines():
+            sha, _, ref = line.partition(" ")
+            found[ref[len(PINS) + 1 :]] = {"mirror": mirror, "base_sha": sha}
+    return found
+
+
+def git(git_dir: str, *args: str) -> str:
+    argv = ["git", "--git-dir", git_dir, "-c", "core.hooksPath=/dev/null", *args]
+    done = subprocess.run(
+        argv, env=GIT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+    )
+    return done.stdout.decode("utf-8", "replace")
+
+
+def remove(supervisor: Json, root: str, run_id: str) -> Json:
+    """Remove a run that is over. One that lives is never touched, whatever was asked."""
+    run = supervisor["RunDir"](root, run_id)
+    state = run.state()[0]
+    if state not in ("finished", "lost", "absent") or supervisor["marked"](run_id):
+        return {"run_id": run_id, "bytes": 0, "problem": f"it is {state}"}
+    freed = size_of(run.path)
+    try:
+        if os.path.isdir(run.path):
+            os.rename(run.path, os.path.join(root, "runs", GONE + run_id))  # at once, for whoever looks meanwhile
+        purge(os.path.join(root, "runs"))
+    except OSError as error:
+        return {"run_id": run_id, "bytes": 0, "problem": str(error)}
+    mirrors = os.path.join(root, "mirrors")
+    for mirror in names_in(mirrors):
+        git(os.path.join(mirrors, mirror), "update-ref", "-d", f"{PINS}/{run_id}")
+    say("\n")
+    return {"run_id": run_id, "bytes": freed, "problem": ""}
+
+
+def purge(runs: str) -> None:
+    """Remove what was put aside, by an earlier call that was cut off too."""
+    for name in names_in(runs):
+        if name.startswith(GONE):
+            unlock(os.path.join(runs, name))
+            shutil.rmtree(os.path.join(runs, name))
+
+
+def unlock(path: str) -> None:
+    """Agents' tools leave folders that may not be written (Go's module cache)."""
+    waiting = [path]
+    while waiting:
+        here = waiting.pop()
+        if stat.S_ISDIR(os.lstat(here).st_mode):
+            os.chmod(here, 0o700)
+            waiting += [os.path.join(here, name) for name in os.listdir(here)]
