@@ -1,0 +1,8 @@
+"""What an operator saves. `prefect block register -m blocks` finds the block types here."""
+
+from __future__ import annotations
+
+from blocks.provider_credentials import ProviderCredentials
+from blocks.ssh_host import SSHHost
+
+__all__ = ["ProviderCredentials", "SSHHost"]

@@ -1,19 +1,16 @@
-"""Fills in the hosts that a batch file names by block."""
+"""Saved hosts: fills in those a batch file names by block, and reads them back for lists and checks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.client.schemas.objects import BlockDocument
 from pydantic import ValidationError
 
-from blocks.ssh_host import SSHHost
+from blocks import saved
+from blocks.ssh_host import SLUG, SSHHost
 from overnight.failures import BadInput
-from overnight.lockfile import suggest
 from overnight.spec import HostSpec
-
-SLUG = SSHHost.get_block_type_slug()
 
 
 def load_hosts(hosts: Mapping[str, HostSpec], source: str) -> dict[str, HostSpec]:
@@ -27,28 +24,23 @@ def load_hosts(hosts: Mapping[str, HostSpec], source: str) -> dict[str, HostSpec
     return {name: _load(name, host, source) if host.block else host for name, host in hosts.items()}
 
 
-def _load(name: str, host: HostSpec, source: str) -> HostSpec:
-    block = str(host.block)
-    # as in blocks.keys: Block.load returns a coroutine in some threads (prefect 3.8.8)
-    with get_client(sync_client=True) as client:
-        try:
-            document = client.read_block_document_by_name(block, SLUG)
-        except ObjectNotFound:
-            known = _saved(client)
-            problem = f"no block {SLUG}/{block} is saved"
-            raise BadInput(source, f"hosts.{name}.block", problem, suggest(block, known)) from None
+def read_host(document: BlockDocument) -> HostSpec:
+    """The host in a saved block. The REST API and so the UI accept any data, hence the check on reading.
+
+    Raises:
+        BadInput: what is saved there is no host; names the block and the mend.
+    """
     try:
-        saved = SSHHost.model_validate(document.data).spec()
+        return SSHHost.model_validate(document.data).spec()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "data"
-        raise BadInput(f"block {SLUG}/{block}", field, first["msg"], "Save the block again") from error
-    return saved.model_copy(update=host.model_dump(include={"slots", "path"} & host.model_fields_set))
+        raise BadInput(f"block {SLUG}/{document.name}", field, first["msg"], "Save the block again") from error
 
 
-def _saved(client: SyncPrefectClient) -> list[str]:
-    """Names of the saved hosts; none where the block type was never registered."""
-    try:
-        return [document.name for document in client.read_block_documents_by_type(SLUG) if document.name]
-    except PrefectHTTPStatusError:
-        return []
+def _load(name: str, host: HostSpec, source: str) -> HostSpec:
+    block = str(host.block)
+    document = saved.document(SLUG, block)
+    if document is None:
+        raise saved.missing(SLUG, block, source, f"hosts.{name}.block")
+    return read_host(document).model_copy(update=host.model_dump(include={"slots", "path"} & host.model_fields_set))

@@ -1,16 +1,30 @@
-"""Finds a provider's key at the last moment before it is used."""
+"""Finds a provider's key at the last moment before it is used, and tells what is saved."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
 
-from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
+from prefect.client.schemas.objects import BlockDocument
 from pydantic import ValidationError
 
-from blocks.provider_credentials import SLUG, ProviderCredentials
-from overnight import keyshape
+from blocks import saved
+from blocks.provider_credentials import SLUG, ProviderCredentials, today
+from overnight import keyshape, lockfile
 from overnight.failures import BadInput, Evidence, FailureError, FailureKind, fail
+
+
+@dataclass(frozen=True)
+class SavedKey:
+    """A saved key, without any part of it. `flaw` is why a run would refuse it; `notes` decide nothing."""
+
+    provider: str
+    saved_at: datetime | None
+    expires_on: date | None
+    flaw: BadInput | None
+    notes: tuple[str, ...]
 
 
 def reveal(provider: str, environ: Mapping[str, str]) -> str:
@@ -25,11 +39,12 @@ def reveal(provider: str, environ: Mapping[str, str]) -> str:
 
     Raises:
         FailureError: KEY_MISSING, with the places that were looked at.
-        BadInput: a place holds something that is no key for this provider; names the place and the mend.
+        BadInput: a place holds something that is no key for this provider, or
+            one that has expired; names the place and the mend.
     """
-    block = _block(provider)
-    if block is not None:
-        return block.key.get_secret_value()
+    document = saved.document(SLUG, provider)
+    if document is not None:
+        return _read(document).key.get_secret_value()
     name = keyshape.variable(provider)
     key = environ.get(name)
     if key is None:
@@ -41,15 +56,45 @@ def reveal(provider: str, environ: Mapping[str, str]) -> str:
     return key
 
 
-def _block(provider: str) -> ProviderCredentials | None:
+def expiry_note(provider: str) -> str | None:
+    """A sentence when the saved key of this provider ends within a week, or has ended; else None. Blocks.
+
+    The end is what the operator wrote when saving; nobody asks the provider.
+    """
+    document = saved.document(SLUG, provider)
+    return None if document is None else keyshape.reminder(provider, _expires_on(document), today())
+
+
+def saved_keys() -> list[SavedKey]:
+    """All that is saved, by name, also what a run would refuse. Blocks on the network."""
+    lock = lockfile.load(lockfile.place(None, os.environ))
+    return [_listed(document, lock) for document in saved.documents(SLUG)]
+
+
+def _listed(document: BlockDocument, lock: lockfile.ProviderLock) -> SavedKey:
+    provider, ends = str(document.name), _expires_on(document)
+    notes = [keyshape.reminder(provider, ends, today())]
+    flaw: BadInput | None = None
+    try:
+        key = _read(document).key.get_secret_value()
+        notes.append(keyshape.doubt(key, lock.providers[provider].key))
+    except BadInput as error:
+        flaw = error
+    return SavedKey(provider, document.updated, ends, flaw, tuple(note for note in notes if note))
+
+
+def _expires_on(document: BlockDocument) -> date | None:
+    """The date alone, of a block that may hold anything else."""
+    given = document.data.get("expires_on")
+    try:
+        return date.fromisoformat(given) if isinstance(given, str) else None
+    except ValueError:
+        return None
+
+
+def _read(document: BlockDocument) -> ProviderCredentials:
     """The saved block, checked. The REST API and so the UI accept any data, hence the check on reading."""
-    # not Block.load: in a thread that inherits the context of an async flow it returns a coroutine (prefect 3.8.8)
-    with get_client(sync_client=True) as client:
-        try:
-            document = client.read_block_document_by_name(provider, SLUG)
-        except ObjectNotFound:
-            return None
-    where = f"block {SLUG}/{provider}"
+    provider, where = str(document.name), f"block {SLUG}/{document.name}"
     try:
         block = ProviderCredentials.model_validate(document.data)
     except BadInput as error:

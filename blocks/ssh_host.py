@@ -10,6 +10,8 @@ from pydantic import ConfigDict, Field, field_validator
 
 from overnight.spec import HostSpec, pin
 
+SLUG = "ssh-host"
+
 
 class SSHHost(Block):
     """An SSH host for agent runs. A batch file names it with `block: NAME`."""
@@ -18,8 +20,29 @@ class SSHHost(Block):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     _block_type_name: ClassVar[str | None] = "SSH Host"
-    _block_type_slug: ClassVar[str | None] = "ssh-host"
-    _description: ClassVar[str | None] = "A machine that carries agent runs, reached over SSH with a pinned host key."
+    _block_type_slug: ClassVar[str | None] = SLUG
+    # no _logo_url and no _documentation_url: prefect 3.8.8 takes http addresses alone, which a server without the
+    # internet cannot show; a data: URL put there by the REST API breaks every client that reads the block type
+    _description: ClassVar[str | None] = (
+        "A machine that carries agent runs, reached over SSH as one user with a private key and a pinned host key. "
+        "It needs git and Python 3.8 or newer, and keeps no provider's key. Save it from a terminal with "
+        "`overnight hosts add NAME USER@ADDRESS`, which shows the host key's fingerprint before it pins it; "
+        "`overnight hosts check NAME` tells what was found there. "
+        "A batch file names it as `hosts: {box: {block: NAME}}`."
+    )
+    _code_example: ClassVar[str | None] = """\
+        ```python
+        from blocks import SSHHost
+
+        box = SSHHost(
+            address="10.0.0.5",
+            user="dev",
+            key_file="~/.ssh/id_ed25519",
+            host_key="ssh-ed25519 AAAA...",  # as `ssh-keyscan -t ed25519 10.0.0.5` prints it; compare its fingerprint
+            slots=4,
+        )
+        box.save("box")
+        ```"""
 
     address: str = Field(
         pattern=r"^[^\s@/]+$",
@@ -58,12 +81,12 @@ class SSHHost(Block):
         return pin(line)
 
     def spec(self) -> HostSpec:
-        """The same host as a batch file would give it."""
+        """The same host as a batch file would give it: a `~` in `key_file` is the home of this machine's user."""
         return HostSpec(
             address=self.address,
             port=self.port,
             user=self.user,
-            key_file=Path(self.key_file),
+            key_file=Path(self.key_file).expanduser(),
             host_key=self.host_key,
             slots=self.slots,
             path=tuple(self.path),

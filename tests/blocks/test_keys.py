@@ -1,6 +1,7 @@
 import asyncio
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentCreate
 from pydantic import SecretStr
 
-from blocks.keys import reveal
-from blocks.provider_credentials import ProviderCredentials
+from blocks.keys import SavedKey, expiry_note, reveal, saved_keys
+from blocks.provider_credentials import SLUG, ProviderCredentials, today
+from blocks.saved import document, remove
 from overnight.failures import BadInput, FailureError, FailureKind
 from overnight.keyshape import variable
 
@@ -19,7 +21,8 @@ OTHER = "4567efgh.Yw8SECRET"
 
 
 def save(name: str, data: dict[str, Any]) -> None:
-    """Store what the REST API takes, and so the UI: anything."""
+    """Store what the REST API takes, and so the UI: anything. What was there before goes."""
+    remove(SLUG, name)
     ProviderCredentials.register_type_and_schema()
     with get_client(sync_client=True) as client:
         block_type = client.read_block_type_by_slug("provider-credentials")
@@ -70,6 +73,8 @@ class TestReveal:
             ("openrouter", {"provider": "openrouter"}, "key", "Field required"),
             ("minimax", {"provider": "minimax", "key": {"is": KEY}}, "key", "valid string"),
             ("moonshot", {"provider": "zai", "key": KEY}, "provider", "holds a key for 'zai'"),
+            ("deepseek", {"provider": "deepseek", "key": KEY, "expires_on": "2020-02-29"}, "expires_on", "expired on"),
+            ("deepseek", {"provider": "deepseek", "key": KEY, "expires_on": "soon"}, "expires_on", "valid date"),
         ],
     )
     def test_refuses_a_block_that_holds_no_key_for_the_provider(
@@ -96,3 +101,38 @@ class TestReveal:
 
         assert asyncio.run(night()) == (KEY, KEY)
         gc.collect()
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("prefect_api")
+class TestSaved:
+    @pytest.fixture(autouse=True)
+    def _nothing_else(self) -> None:
+        for key in saved_keys():
+            remove(SLUG, key.provider)
+
+    def test_lists_what_runs_can_use_and_what_they_refuse(self) -> None:
+        ProviderCredentials(provider="anthropic", key=SecretStr(KEY), expires_on=today()).save("anthropic")
+        save("zai", {"provider": "zai", "key": f"'{KEY}'", "expires_on": "soon"})
+        save("nobody", {"provider": "zai", "key": KEY})
+        found = {key.provider: key for key in saved_keys()}
+        assert list(found) == ["anthropic", "nobody", "zai"]
+        good: SavedKey = found["anthropic"]
+        assert (good.expires_on, good.flaw) == (today(), None)
+        assert [note.split()[0] for note in good.notes] == ["the", "known"]
+        fields = [flaw.field for key in found.values() if (flaw := key.flaw) is not None]
+        assert fields == ["provider", "key"]
+        assert "SECRET" not in repr(found)
+
+    def test_reminds_of_the_end_also_after_it(self) -> None:
+        assert expiry_note("zai") is None
+        for days, word in ((30, None), (3, "in 3 days"), (-1, "expired")):
+            save("zai", {"provider": "zai", "key": KEY, "expires_on": str(today() + timedelta(days=days))})
+            note = expiry_note("zai")
+            assert (note is None) == (word is None)
+            assert word is None or word in str(note)
+
+    def test_removes_once(self) -> None:
+        save("zai", {"provider": "zai", "key": KEY})
+        assert (remove(SLUG, "zai"), remove(SLUG, "zai")) == (True, False)
+        assert document(SLUG, "zai") is None

@@ -1,12 +1,17 @@
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import BlockDocument
 from pydantic import SecretStr, ValidationError
 
-from blocks.provider_credentials import ProviderCredentials
+from blocks.provider_credentials import ProviderCredentials, today
 from overnight import lockfile
-from overnight.failures import BadInput
+from overnight.failures import BadInput, FailureKind
+from overnight.rehearsal.provider import EmulatedProvider
+from overnight.rehearsal.site import Site
+from tests.overnight.nights import MODEL, make_lock
 
 KEY = "0123abcd.Zx9SECRET"
 PARTS = ("SECRET", "0123abcd", "Zx9")
@@ -79,19 +84,52 @@ def test_a_checked_block_cannot_be_changed() -> None:
 
 def test_the_form_explains_each_field_in_order() -> None:
     fields = ProviderCredentials.model_json_schema()["properties"]
-    assert sorted(fields, key=lambda name: fields[name]["position"]) == ["provider", "key"]
+    assert sorted(fields, key=lambda name: fields[name]["position"]) == ["provider", "key", "expires_on"]
     assert all(field["description"] for field in fields.values())
     assert ProviderCredentials.get_block_type_slug() == "provider-credentials"
-    assert ProviderCredentials.get_description()
+    assert "overnight credentials add" in str(ProviderCredentials.get_description())
+    compile(str(ProviderCredentials.get_code_example()).replace("```python", "").replace("```", ""), "example", "exec")
+
+
+@pytest.mark.parametrize("given", ["2999-12-31", "", None])
+def test_takes_the_date_that_a_form_gives(given: str | None) -> None:
+    block = ProviderCredentials.model_validate({"provider": "zai", "key": KEY, "expires_on": given})
+    assert str(block.expires_on or "") == (given or "")
+
+
+def test_a_key_counts_on_its_last_day_and_is_refused_after_it() -> None:
+    ProviderCredentials(provider="zai", key=SecretStr(KEY), expires_on=today())
+    with pytest.raises(BadInput, match=r"expires_on: the key expired on .*credentials rotate zai") as caught:
+        ProviderCredentials(provider="zai", key=SecretStr(KEY), expires_on=today() - timedelta(days=1))
+    assert not [part for part in PARTS if part in shown(caught.value)]
+
+
+@pytest.mark.parametrize(("key", "kind"), [(KEY, None), (f"{KEY}x", FailureKind.AUTH_REJECTED)])
+def test_asks_the_provider_about_itself(tmp_path: Path, key: str, kind: FailureKind | None) -> None:
+    with EmulatedProvider([Site("well", KEY)]) as provider:
+        lock = make_lock(tmp_path / "lock.json", provider.url("well"))
+        found = ProviderCredentials(provider="rehearsal", key=SecretStr(key)).check(lock=lock)
+    assert (found.ok, found.kind, found.model) == (kind is None, kind, MODEL)
+    assert not [part for part in PARTS if part in repr(found)]
+
+
+def test_a_lock_of_ones_own_names_its_own_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = lockfile.DEFAULT_LOCK.read_text(encoding="utf-8").replace('"zai": {', '"house": {')
+    (tmp_path / "lock.json").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("OVERNIGHT_LOCK", str(tmp_path / "lock.json"))
+    ProviderCredentials(provider="house", key=SecretStr(KEY))
+    with pytest.raises(BadInput, match="unknown provider 'zai'"):
+        ProviderCredentials(provider="zai", key=SecretStr(KEY))
 
 
 @pytest.mark.full
 @pytest.mark.usefixtures("prefect_api")
 def test_saves_and_loads() -> None:
-    block = ProviderCredentials(provider="moonshot-cn", key=SecretStr(KEY))
+    block = ProviderCredentials(provider="moonshot-cn", key=SecretStr(KEY), expires_on=today())
     block.save("moonshot-cn")
     loaded = ProviderCredentials.load("moonshot-cn")
     assert isinstance(loaded, ProviderCredentials)
     assert (loaded.provider, loaded.key.get_secret_value()) == ("moonshot-cn", KEY)
+    assert loaded.expires_on == block.expires_on
     document: BlockDocument = loaded._to_block_document()
     assert not [part for part in PARTS if part in str(document)]

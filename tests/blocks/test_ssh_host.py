@@ -17,7 +17,7 @@ def test_is_the_host_of_a_batch_file() -> None:
         address="10.0.0.5",
         port=2222,
         user="dev",
-        key_file=Path("~/.ssh/id_ed25519"),
+        key_file=Path.home() / ".ssh/id_ed25519",
         host_key=KEY,
         slots=9,
         path=("/opt/bin",),
@@ -26,7 +26,7 @@ def test_is_the_host_of_a_batch_file() -> None:
 
 
 def test_has_the_defaults_of_a_batch_file() -> None:
-    assert SSHHost(**GIVEN).spec() == HostSpec(**GIVEN)
+    assert SSHHost(**GIVEN).spec() == HostSpec(**GIVEN | {"key_file": Path.home() / ".ssh/id_ed25519"})
 
 
 LINES = [KEY, f"{KEY} root@box", f" {KEY}\n", f"{KEY}\troot@box", f"10.0.0.5 {KEY}", f"[h]:2222 {KEY}"]
