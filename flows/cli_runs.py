@@ -1,0 +1,153 @@
+"""Commands about runs that were or will be: doctor, status, logs, collect, gc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.state import state_directory
+from flows.terminal import plainly, print_json
+from overnight.failures import BadInput
+
+State = Annotated[Path | None, typer.Option(metavar="DIR", help="State directory; default $XDG_STATE_HOME/overnight.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Batch = Annotated[str, typer.Argument(metavar="BATCH_ID", show_default=False, help="Id, or the beginning of one.")]
+
+
+def doctor(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    lock: Annotated[Path | None, typer.Option(help="Provider lock; default is the project's own.")] = None,
+    state: State = None,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write the routes there.")] = None,
+) -> None:
+    """Probe every route of batch files, as a night does before it begins: one short answer from each model.
+
+    \b
+    Example:
+      overnight doctor tonight.yaml
+
+    \b
+    Exit codes: 0 every route is open; 1 some are shut; 2 bad input, nothing was probed; 3 all are shut.
+    """
+    from flows.doctor import examine  # imports prefect, which takes a second
+
+    with plainly():
+        raise typer.Exit(examine(files, lock, state, json_path))
+
+
+def collect(batch_id: Batch = "", state: State = None, as_json: Json = False) -> None:
+    """Bring home what ended on hosts while nobody watched, and name what still runs there. Starts no agent.
+
+    Runs that have ended are collected, checked and decided; their batch's report
+    is written anew. Without BATCH_ID: every batch with such runs.
+
+    \b
+    Examples:
+      overnight collect
+      overnight collect tonight-20261122-2200-ab12
+    """
+    from flows.collect import bring_home
+
+    with plainly():
+        raise typer.Exit(bring_home(batch_id, state, as_json=as_json))
+
+
+def gc(
+    keep_days: Annotated[float, typer.Option(min=0, help="Keep what was decided later than so many days ago.")] = 14,
+    yes: Annotated[bool, typer.Option("--yes/--dry-run", help="Remove, or only say what would be removed.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Free room on hosts: remove runs that are decided and whose commits are at home.
+
+    Never removed: a living run, one that is not decided, one with work that is
+    on its host alone, one that no batch of this state directory knows.
+
+    \b
+    Examples:
+      overnight gc                        what would go, and why the rest stays
+      overnight gc --keep-days 3 --yes
+    """
+    from flows.gc import sweep_by_hand
+
+    with plainly():
+        raise typer.Exit(sweep_by_hand(keep_days, state, dry_run=not yes, as_json=as_json))
+
+
+def logs(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Run id, a beginning of one, a batch, or: last.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", show_default=False, help="Its task, after a batch.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="What happened to it, in words; the default.")] = False,
+    out: Annotated[bool, typer.Option("--out", help="What the agent printed.")] = False,
+    err: Annotated[bool, typer.Option("--err", help="What the agent printed on standard error.")] = False,
+    state: State = None,
+) -> None:
+    """Show what a run did, from our own copy on this machine.
+
+    \b
+    Examples:
+      overnight logs last -f
+      overnight logs tonight-20261122-2200-ab12 fix-parser
+      overnight logs tonight-20261122-2200-ab12.fix-parser.1 --out
+    """
+    from flows.logs import logs as show
+    from overnight import past
+
+    with plainly():
+        if events + out + err > 1:
+            problem = "only one of --events, --out and --err can be shown"
+            raise BadInput("command line", "--out", problem, "Leave the others out")
+        entry = past.run(state_directory(state, os.environ), run_id, task)
+        show(entry, "out" if out else "err" if err else "events", _say, follow=follow)
+
+
+def status(batch_id: Batch = "", state: State = None, as_json: Json = False) -> None:
+    """Show how a batch stands, the newest when none is named; from the state directory alone.
+
+    \b
+    Examples:
+      overnight status
+      overnight status tonight-20261122-2200-ab12 --json
+    """
+    from flows.logs import status as look
+    from flows.logs import tell
+
+    with plainly():
+        found = look(state_directory(state, os.environ), batch_id)
+        (print_json if as_json else tell)(found)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make these commands part of a console script."""
+    for command in (doctor, status, logs, collect, gc):
+        app.command()(command)
+
+
+def doctor_main() -> None:
+    """`python -m flows.doctor`."""
+    _alone(doctor)
+
+
+def collect_main() -> None:
+    """`python -m flows.collect`."""
+    _alone(collect)
+
+
+def gc_main() -> None:
+    """`python -m flows.gc`."""
+    _alone(gc)
+
+
+def _alone(command: Callable[..., None]) -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(command)
+    app(prog_name=f"python -m flows.{command.__name__}")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, nl=False)
