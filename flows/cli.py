@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 from contextlib import suppress
 from enum import StrEnum
@@ -15,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.prepare import state_directory
-from overnight import lockfile
+from flows import cli_runs, cli_server
+from flows.cli_saved import credentials, hosts
+from flows.state import state_directory
 from overnight.failures import BadInput
 from overnight.report import EXIT_BAD_INPUT
 
@@ -27,8 +27,8 @@ app = typer.Typer(
     no_args_is_help=True,
     **_PLAIN,
 )
-credentials = typer.Typer(help="Provider keys, saved as Prefect blocks.", no_args_is_help=True)
 app.add_typer(credentials, name="credentials")
+app.add_typer(hosts, name="hosts")
 
 
 class OnInterrupt(StrEnum):
@@ -101,33 +101,6 @@ def batch(
         refuse(error)
 
 
-@credentials.command("add")
-def credentials_add(
-    provider: Annotated[str, typer.Argument(help="Name in the lock, e.g. zai.")],
-    from_stdin: Annotated[bool, typer.Option("--from-stdin", help="Read the key from standard input.")] = False,
-    state: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="State directory, when no Prefect API is set.")
-    ] = None,
-) -> None:
-    """Save a provider's key as a Prefect block, checked against the lock.
-
-    \b
-    Examples:
-      overnight credentials add zai                          asks for the key, shows nothing
-      pass show zai | overnight credentials add zai --from-stdin
-    """
-    from flows.credentials import save_key
-
-    try:
-        lockfile.load().provider(provider, where="command line", field="PROVIDER")
-        if not from_stdin and not sys.stdin.isatty():
-            raise BadInput("command line", "PROVIDER", "there is no terminal to ask for the key", "Use --from-stdin")
-        key = sys.stdin.read().strip() if from_stdin else typer.prompt(f"Key for {provider}", hide_input=True)
-        typer.echo(save_key(provider, key, state, os.environ))
-    except BadInput as error:
-        refuse(error)
-
-
 @app.command()
 def rehearse(
     harness: Annotated[
@@ -169,6 +142,11 @@ def pages(state: Annotated[Path | None, typer.Option(metavar="DIR", help="State 
                 threading.Event().wait()
     except BadInput as error:
         refuse(error)
+
+
+cli_runs.add_to(app)
+app.command()(cli_server.up)
+app.command()(cli_server.down)
 
 
 def _version(wanted: bool) -> None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blocks.hosts import load_hosts
+from flows.state import state_directory as state_directory
 from overnight import batchfile, lockfile
 from overnight.failures import BadInput, FailureError
+from overnight.form import PARAMETERS, TaskForm, batch_of
 from overnight.git import GitError, Repo
 from overnight.harnesses import HARNESSES
 from overnight.ledger import Ledger
@@ -30,6 +32,17 @@ class Prepared:
     lock: ProviderLock
     lock_path: Path
 
+    def asked(self, *, approve: bool, spread: bool) -> Prepared:
+        """The same batch with what the form asks for beside what the file says.
+
+        Raises:
+            BadInput: a host of it cannot be spread to.
+        """
+        tasks = tuple(task.model_copy(update={"approve": task.approve or approve}) for task in self.batch.tasks)
+        batch = self.batch.model_copy(update={"tasks": tasks, "spread": self.batch.spread or spread})
+        _check_spread(batch)
+        return replace(self, batch=batch)
+
     @property
     def plans(self) -> list[RunPlan]:
         """Every task's first attempt, as it will be run."""
@@ -43,12 +56,39 @@ def prepare(files: Sequence[Path], lock_path: Path | None, only: Sequence[str], 
         BadInput: with file, field and mend.
     """
     batch = batchfile.load(files, environ)
-    if only:
-        batch = batch.only(only)
-    path = lock_path or lockfile.DEFAULT_LOCK
-    batch_id = f"{batch.name}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return checked(batch.only(only) if only else batch, lock_path, environ)
+
+
+def inline(name: str, tasks: Sequence[TaskForm], lock_path: Path | None, environ: Mapping[str, str]) -> Prepared:
+    """The batch that was typed into a form, checked as a file would be.
+
+    Raises:
+        BadInput: with field and mend.
+    """
+    lock = lockfile.load(lock_place(lock_path, environ))
+    entries = [task.entry(lock, f"tasks[{i}]") for i, task in enumerate(tasks)]
+    return checked(batchfile.complete(batch_of(name, entries, {}), PARAMETERS, Path.home(), {}), lock_path, environ)
+
+
+def lock_place(given: Path | None, environ: Mapping[str, str]) -> Path:
+    """The lock to use: `--lock`, else `$OVERNIGHT_LOCK`, else the project's own."""
+    named = environ.get("OVERNIGHT_LOCK")
+    return given or (Path(named) if named else lockfile.DEFAULT_LOCK)
+
+
+def checked(
+    batch: BatchSpec, lock_path: Path | None, environ: Mapping[str, str], batch_id: str | None = None
+) -> Prepared:
+    """A batch that was read, with everything a start needs looked at: plans, repositories, key files.
+
+    Raises:
+        BadInput: with field and mend.
+    """
+    path = lock_place(lock_path, environ)
+    batch_id = batch_id or f"{batch.name}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     prepared = Prepared(batch, batch_id, lockfile.load(path), path)
     _ = prepared.plans
+    _check_spread(batch)
     _check_repositories(batch, environ.get("PATH", os.defpath))
     _check_key_files(batch)
     return prepared
@@ -66,24 +106,22 @@ def with_hosts(prepared: Prepared) -> Prepared:
     return replace(prepared, batch=batch)
 
 
-def record(prepared: Prepared, state: Path) -> Ledger:
+def record(prepared: Prepared, state: Path, part: str = "") -> Ledger:
     """Write the batch to the state directory; from here on it can be resumed."""
-    ledger = Ledger(state, prepared.batch_id)
+    ledger = Ledger(state, prepared.batch_id, part)
     ledger.open_new(prepared.batch, prepared.lock_path.read_text(encoding="utf-8"), now())
     return ledger
 
 
-def state_directory(given: Path | None, environ: Mapping[str, str]) -> Path:
-    """Where batches are kept: `--state`, else `$XDG_STATE_HOME/overnight`, else `~/.local/state/overnight`.
-
-    Raises:
-        BadInput: a file stands there.
-    """
-    directory = Path(environ.get("XDG_STATE_HOME") or "~/.local/state") / "overnight" if given is None else given
-    directory = directory.expanduser().absolute()
-    if directory.exists() and not directory.is_dir():
-        raise BadInput("command line", "--state", f"{directory} is not a folder", "Name a folder")
-    return directory
+def _check_spread(batch: BatchSpec) -> None:
+    """Workers on other machines must mean the same host, and know it by its key."""
+    for name, host in batch.hosts.items() if batch.spread else ():
+        if host.kind == "local":
+            mend = "Give it by address and user: for another worker, local is another machine"
+            raise BadInput(batch.source, f"hosts.{name}.kind", "is local, and spread is on", mend)
+        if host.block is None and host.host_key is None:
+            mend = "Pin it, e.g. with `overnight hosts add`: workers have no common known_hosts"
+            raise BadInput(batch.source, f"hosts.{name}.host_key", "is missing, and spread is on", mend)
 
 
 def _check_repositories(batch: BatchSpec, search_path: str) -> None:

@@ -27,6 +27,7 @@ from flows.desk import DESK, Desk
 from flows.prepare import prepare, record, state_directory, with_hosts
 from flows.private_server import OutOfReach, PrivateServer, private_server
 from flows.progress import Progress
+from flows.spread import find_unit
 from overnight.failures import BadInput
 from overnight.ledger import Ledger, write
 from overnight.morning import summary
@@ -60,13 +61,13 @@ def run_batch(
     """
     directory = state_directory(state, os.environ)
     if json_path is not None:
-        _check_writable(json_path.absolute())
+        check_writable(json_path.absolute())
     prepared = None
     if resume:
         _check_resumable(Ledger(directory, resume))
     else:
         prepared = prepare(files, lock, only, os.environ)
-    _quiet_console()
+    quiet_console()
     began = now()
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(sys.stderr))
@@ -74,9 +75,11 @@ def run_batch(
         server = stack.enter_context(prefect_api(directory, progress))
         batch_id = resume or ""
         if prepared is not None:
+            if prepared.batch.spread:
+                asyncio.run(find_unit())
             batch_id = record(with_hosts(prepared), directory).batch_id
         progress.tell(batch_id, "batch", f"state in {directory / 'batches' / batch_id}")
-        words, orderly = _carry_out(directory, batch_id, Desk(progress.tell, interrupt.opened), server)
+        words, orderly = _carry_out(directory, batch_id, lock, Desk(progress.tell, interrupt.opened), server)
     report_path = directory / "batches" / batch_id / "report.json"
     report = _written_since(report_path, began)
     if report is None:
@@ -100,7 +103,9 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _carry_out(directory: Path, batch_id: str, desk: Desk, server: PrivateServer | None) -> tuple[str, bool]:
+def _carry_out(
+    directory: Path, batch_id: str, lock: Path | None, desk: Desk, server: PrivateServer | None
+) -> tuple[str, bool]:
     """The flow's last words, and whether it came to an orderly end.
 
     Its report is on disk before Prefect hears of it, so an API that went away
@@ -108,7 +113,7 @@ def _carry_out(directory: Path, batch_id: str, desk: Desk, server: PrivateServer
     """
     token = DESK.set(desk)
     try:
-        outcome: State[Any] = asyncio.run(_ended(batch(state=str(directory), batch_id=batch_id, return_state=True)))
+        outcome = asyncio.run(_run(directory, batch_id, str(lock.absolute()) if lock else ""))
         if server is not None and outcome.state_details.flow_run_id is not None:
             APILogWorker.drain_all(timeout=10)
             server.drain(outcome.state_details.flow_run_id)
@@ -121,7 +126,7 @@ def _carry_out(directory: Path, batch_id: str, desk: Desk, server: PrivateServer
     return str(outcome.message), True
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Refuse now what could not be written in the morning."""
     if not path.parent.is_dir():
         raise BadInput("command line", "--json", f"no folder {path.parent}", "Create it first")
@@ -146,13 +151,18 @@ def _written_since(path: Path, began: datetime) -> BatchReport | None:
     return report if report.ended_at >= began else None
 
 
-async def _ended(call: Any) -> State[Any]:
+async def _run(directory: Path, batch_id: str, lock: str) -> State[Any]:
+    spec, _ = Ledger(directory, batch_id).reopen()
+    return await ended(batch(name=spec.name, resume=batch_id, state=str(directory), lock=lock, return_state=True))
+
+
+async def ended(call: Any) -> State[Any]:
     """The flow's final state; Prefect 3.8.8 types the call of an async flow as if it were not awaitable."""
     state: State[Any] = await call
     return state
 
 
-def _quiet_console() -> None:
+def quiet_console() -> None:
     """Prefect's own lines go to its pages; on the terminal they would bury ours. A user's own setting wins."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     setup_logging()

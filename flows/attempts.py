@@ -1,0 +1,242 @@
+"""What `batch` and `single` share: routes probed, attempts run, a report published."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed
+from prefect.utilities.urls import url_for
+
+from blocks.keys import reveal
+from flows.approval import approved
+from flows.desk import DESK
+from flows.wishes import heeded
+from overnight import lockfile
+from overnight.failures import Evidence, Failure, FailureError, FailureKind, fail
+from overnight.harnesses import HARNESSES
+from overnight.ledger import Ledger
+from overnight.night import Night, Stages, now
+from overnight.preflight import Checked
+from overnight.report import EXIT_INTERRUPTED, BatchReport, RunReport, count, exit_code, last_attempts
+from overnight.report import State as RunState
+from overnight.spec import TaskSpec
+from tasks.announce import route_shut
+from tasks.board import open_board
+from tasks.calls import in_thread
+from tasks.collect import collect
+from tasks.diagnose import diagnose
+from tasks.dispatch import dispatch
+from tasks.marks import mark_flow_run, tags_of
+from tasks.monitor import monitor
+from tasks.preflight import preflight
+from tasks.publish import publish
+from tasks.retries import wait_before_next
+from tasks.skip import skip
+from tasks.verify import verify
+
+Slot = Callable[[TaskSpec], AbstractAsyncContextManager[Any]]
+"""Room for one attempt of a task: on its host, and with its provider."""
+
+Runner = Callable[[Night, TaskSpec], Awaitable[list[RunReport]]]
+"""Carries one task out and gives its attempts."""
+
+
+async def carry_out(ledger: Ledger, runner: Runner, *, flow_name: str = "", probed: bool = False) -> BatchReport:
+    """A recorded batch from its routes to its report.
+
+    Args:
+        flow_name: What Prefect calls this flow run; empty takes the batch's name, which only its file tells.
+        probed: Somebody else found its routes open a moment ago.
+    """
+    spec, started_at = ledger.reopen()
+    lock_path = ledger.directory / "lock.json"
+    desk = DESK.get()
+    night = Night(
+        batch=spec,
+        ledger=ledger,
+        lock=lockfile.load(lock_path),
+        lock_path=lock_path,
+        harnesses=HARNESSES,
+        reveal=lambda provider: reveal(provider, os.environ),
+        search_path=os.environ.get("PATH", os.defpath),
+        tell=desk.tell,
+    )
+    desk.opened(night)
+    desk.tell(ledger.batch_id, "batch", f"page {url_for('flow-run', obj_id=flow_run.id)}")
+    try:
+        async with heeded(night):
+            tags = {*flow_run.tags, *tags_of(spec.routes), f"batch-id:{ledger.batch_id}"}
+            await mark_flow_run(tags, flow_name or f"batch {spec.name}")
+            if probed:
+                for route in spec.routes:
+                    night.settle(Checked(route, 0.0))
+            else:
+                await preflights(night)
+            board = await open_board(night)
+
+            async def one(task: TaskSpec) -> list[RunReport]:
+                runs = _runs(night, task, (await asyncio.gather(runner(night, task), return_exceptions=True))[0])
+                await board.decided(runs[-1])
+                return runs
+
+            runs = tuple(run for tries in await asyncio.gather(*map(one, spec.tasks)) for run in tries)
+            runs = await approved(night, runs)
+        report = BatchReport(
+            batch_id=ledger.batch_id,
+            name=spec.name,
+            started_at=started_at,
+            ended_at=now(),
+            exit_code=exit_code(runs, interrupted=night.interrupt is not None),
+            routes=night.routes(),
+            runs=runs,
+            counts=count(runs),
+        )
+        await publish(night, report)
+        return report
+    finally:
+        night.close()
+
+
+def end_state(report: BatchReport) -> State[Any]:
+    """What Prefect shows of a batch: Completed when every task succeeded, else Failed with the first cause.
+
+    Cancelled when it was interrupted and nothing of it goes on.
+    """
+    words = ", ".join(f"{n} {name}" for name, n in report.counts.items() if n)
+    if report.exit_code == 0:
+        return Completed(message=words, data=report)
+    last = last_attempts(report.runs)
+    causes = [run.failure for run in last if run.failure is not None]
+    shown = f"{words}; {causes[0]}" if causes else words
+    if report.exit_code == EXIT_INTERRUPTED and not any(run.left_running for run in last):
+        return Cancelled(message=shown)
+    interrupted = fail(FailureKind.CANCELLED, Evidence(source="host", seen="the batch was interrupted"))
+    return Failed(message=shown, data=FailureError(causes[0] if causes else interrupted))
+
+
+def _runs(night: Night, task: TaskSpec, tries: list[RunReport] | BaseException) -> list[RunReport]:
+    """The attempts of a task; a fault of ours in one task is its outcome and never costs the others."""
+    if isinstance(tries, list):
+        return tries
+    if not isinstance(tries, Exception):
+        raise tries
+    get_run_logger().error("task %s", task.id, exc_info=tries)
+    seen = Evidence(source="host", seen=f"{type(tries).__name__}: {tries}", where="overnight")
+    return [*night.ledger.attempts(task.id), night.skipped(task, fail(FailureKind.INTERNAL, seen), "failed")]
+
+
+async def preflights(night: Night) -> None:
+    """Probe each route that still has work, all at once."""
+    firsts: dict[Any, TaskSpec] = {}
+    for task in night.batch.tasks:
+        if not decided(night.ledger.attempts(task.id), task):
+            firsts.setdefault(task.route, task)
+    await asyncio.gather(*(_preflight(night, task) for task in firsts.values()))
+
+
+async def _preflight(night: Night, task: TaskSpec) -> None:
+    began = time.monotonic()
+    state = await _state_of(preflight(night, task, return_state=True))
+    if task.route in night.checked:
+        return
+    error = await state.aresult(raise_on_failure=False)
+    seen = Evidence(source="host", seen=f"{type(error).__name__}: {error}", where="overnight")
+    failure = error.failure if isinstance(error, FailureError) else fail(FailureKind.INTERNAL, seen)
+    night.settle(Checked(task.route, time.monotonic() - began, failure))
+    route_shut(night, task.route, failure)
+
+
+async def attempts(night: Night, task: TaskSpec, slot: Slot) -> list[RunReport]:
+    """All attempts of one task; those an earlier start of the batch decided come first."""
+    began = time.monotonic()
+    runs = night.ledger.attempts(task.id)
+    while (wait := _next_wait(runs, task)) is not None:
+        await in_thread(night.interrupted.wait, wait)
+        async with slot(task):
+            refused = refusal(night, task)
+            if refused is not None and not await _begun(night, task, len(runs) + 1):
+                return runs or [await skipped(night, task, refused)]
+            run = await attempt(night, task, len(runs) + 1, time.monotonic() - began)
+        runs.append(run)
+        if night.ledger.outcome(run.run_id) is None:
+            break
+    return runs
+
+
+def decided(runs: list[RunReport], task: TaskSpec) -> bool:
+    """Whether the task has had its last attempt."""
+    return _next_wait(runs, task) is None
+
+
+def _next_wait(runs: list[RunReport], task: TaskSpec) -> float | None:
+    """Seconds until the task's next attempt; None when it is decided."""
+    if not runs:
+        return 0.0
+    last = runs[-1]
+    return wait_before_next(last.failure, last.attempt, task.limits.attempts) if last.failure else None
+
+
+def refusal(night: Night, task: TaskSpec) -> Failure | None:
+    """Why no new attempt of the task may start."""
+    if night.interrupt:
+        seen = Evidence(source="host", seen="the batch was interrupted before this task started")
+        return fail(FailureKind.CANCELLED, seen)
+    return night.shut_by(task.route)
+
+
+async def _begun(night: Night, task: TaskSpec, number: int) -> bool:
+    """Whether the attempt already runs on its host: it is followed, whatever speaks against starting it."""
+    return await in_thread(night.begun, night.planner.resolve(task, number, None))
+
+
+async def skipped(night: Night, task: TaskSpec, refused: Failure) -> RunReport:
+    """The report of a task that never started, shown among the others."""
+    state: RunState = "cancelled" if night.interrupt else "skipped"
+    run = night.skipped(task, refused, state)
+    await _state_of(skip(night, run, return_state=True))
+    return run
+
+
+async def attempt(night: Night, task: TaskSpec, number: int, queued_s: float) -> RunReport:
+    """One attempt from dispatch to its outcome. Whatever became of the agent, its commits are collected."""
+    plan = night.planner.resolve(task, number, None)
+    stages = Stages(queued_s)
+    failure: Failure | None = None
+    try:
+        with stages.timed("start"):
+            plan, stages.handle = await dispatch(night, plan)
+        with stages.timed("run"):
+            stages.watched = await monitor(night, plan)
+        if stages.watched.undecided:
+            return night.left(plan, stages, stages.watched.stopped)
+        proven = night.diagnose(plan, stages)
+        if proven is not None and proven.shuts_route:
+            night.shut(plan.route, proven)
+            route_shut(night, plan.route, proven)
+        with stages.timed("collect"):
+            stages.collected = await collect(night, plan, stages.handle)
+        if plan.verify and stages.collected.tip:
+            stages.checked = await verify(night, plan, stages.handle, stages.collected.tip)
+            if stages.checked is None:
+                return night.left(plan, stages, None)
+    except FailureError as error:
+        failure = error.failure
+        if night.undecided(plan, failure):
+            return night.left(plan, stages, failure)
+    run = night.report(plan, stages, failure)
+    await _state_of(diagnose(night, run, return_state=True))
+    return run
+
+
+async def _state_of(call: Any) -> State[Any]:
+    """What an awaited task with `return_state=True` gives; Prefect 3.8.8 types it as if it were not awaitable."""
+    state: State[Any] = await call
+    return state

@@ -1,0 +1,160 @@
+"""One coding task as a flow run of its own: a button in the browser, and the unit of a work pool."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.artifacts import Artifact
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Failed
+from pydantic import Field
+
+from blocks.ssh_host import SSHHost
+from flows.attempts import attempts, carry_out, end_state
+from flows.limits import room
+from flows.prepare import checked, lock_place, record, state_directory
+from flows.spread import REPORT
+from overnight import batchfile, lockfile
+from overnight.failures import BadInput
+from overnight.form import PARAMETERS, batch_of, choices, chosen, name_from
+from overnight.ledger import Ledger
+from overnight.night import Night
+from overnight.report import RunReport
+from overnight.spec import AUTHOR, Limits, TaskSpec
+
+# read once, when the form is made; a flow run reads the lock that it is given
+_ROUTES = choices(lockfile.load(lock_place(None, os.environ)))
+
+
+def _named() -> str:
+    """`batch tonight / fix-parser`, or the task's own name when it belongs to no batch."""
+    given: dict[str, Any] = flow_run.parameters
+    name = given.get("name") or name_from(given.get("instruction", ""))
+    batch = re.sub(r"-\d{8}-\d{6}-[0-9a-f]{4}$", "", given.get("part_of", ""))
+    return f"batch {batch} / {name}" if batch else str(name)
+
+
+@flow(name="single", flow_run_name=_named)
+async def single(
+    repo: Annotated[str, Field(min_length=1, examples=["/srv/git/app.git"])],
+    instruction: Annotated[str, Field(min_length=1, examples=["Add structured logging to server.py, with a test"])],
+    host: SSHHost,
+    route: Annotated[str, Field(json_schema_extra={"enum": _ROUTES})],
+    base: str = "HEAD",
+    verify: Annotated[str, Field(examples=["make test"])] = "",
+    approve: bool = False,
+    limits: Limits = Limits(),  # noqa: B008  # frozen, and the form shows what it holds
+    ask_for_commit: bool = True,
+    name: str = "",
+    author: str = AUTHOR,
+    resume: str = "",
+    part_of: str = "",
+    host_name: str = "",
+    state: str = "",
+    lock: str = "",
+) -> State[Any]:
+    """Run one coding task to commits and a report.
+
+    The route is probed first. Cancel ends the run on its host and still
+    collects what it committed. After a crash start it again with `resume`.
+
+    Args:
+        repo: A git repository: a path on the worker's machine, or a URL the host can clone.
+        instruction: What the agent should do, as you would tell a colleague.
+        host: The machine that runs the agent, a saved SSH Host block.
+        route: Agent, provider and model, as the lock names them.
+        base: Branch, tag or commit the work starts from.
+        verify: Command that must exit 0 in a fresh clone of what came home. Empty for none.
+        approve: Make the branch only after you approved the diff on this run's page.
+        limits: When a run is stopped, and how often it is tried.
+        ask_for_commit: Append a line that asks the agent to commit.
+        name: Part of the branch name. Empty takes the instruction's first words.
+        author: Name and address of the commits, unless the agent sets its own.
+        resume: Batch id of an earlier run, to go on where it stopped.
+        part_of: Set by a batch that spreads its tasks, to its id.
+        host_name: Set by a batch that spreads its tasks. Empty takes the block's name.
+        state: State directory on the worker. Empty means `$XDG_STATE_HOME/overnight`.
+        lock: Provider lock on the worker. Empty means `$OVERNIGHT_LOCK`, else the one of this project.
+    """
+    asked: dict[str, Any] = {
+        "repo": repo,
+        "instruction": instruction,
+        "base": base,
+        "verify": verify or None,
+        "approve": approve,
+        "ask_for_commit": ask_for_commit,
+        "limits": limits.model_dump(),
+        "id": name or name_from(instruction),
+    }
+    return await _carry_out(asked, {host_name or _name_of(host): host}, route, author, resume, part_of, state, lock)
+
+
+async def _carry_out(
+    task: dict[str, Any],
+    hosts: dict[str, SSHHost],
+    route: str,
+    author: str,
+    resume: str,
+    part_of: str,
+    state: str,
+    lock: str,
+) -> State[Any]:
+    directory = state_directory(Path(state) if state else None, os.environ)
+    try:
+        lock_path = lock_place(Path(lock) if lock else None, os.environ)
+        task["route"] = {"host": next(iter(hosts)), **chosen(route, lockfile.load(lock_path), "route")}
+        ledger = _ledger(directory, task, hosts, author, lock_path, resume, part_of)
+        ledger.reopen()
+        with ledger.held():
+            report = await carry_out(ledger, _in_a_slot, flow_name=_named(), probed=bool(part_of))
+    except BadInput as error:
+        field = error.field.removeprefix("tasks[0].")  # here there is one task, and its fields are the form's
+        shown = BadInput(error.where, field, error.problem, error.mend)
+        return Failed(message=str(shown), data=shown)
+    if part_of:
+        words = f"{task['id']} of {part_of}, for the batch"
+        await Artifact(type=REPORT, description=words, data=report.model_dump(mode="json", by_alias=True)).acreate()
+    return end_state(report)
+
+
+def _ledger(
+    directory: Path,
+    task: dict[str, Any],
+    hosts: dict[str, SSHHost],
+    author: str,
+    lock_path: Path,
+    resume: str,
+    part_of: str,
+) -> Ledger:
+    """The record of this task: the one to resume, or a new one."""
+    if resume:
+        return Ledger(directory, resume)
+    if part_of:
+        _check_id(part_of)
+        known = Ledger(directory, part_of, task["id"])
+        if (known.directory / "batch.json").exists():
+            return known
+    described = {name: host.spec().model_dump(mode="json", exclude_defaults=True) for name, host in hosts.items()}
+    raw = batch_of(task["id"], [task], described, author=author)
+    batch = batchfile.complete(raw, PARAMETERS, Path.home(), {})
+    return record(checked(batch, lock_path, os.environ, part_of or None), directory, task["id"] if part_of else "")
+
+
+def _check_id(batch_id: str) -> None:
+    """It becomes a folder's name."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", batch_id):
+        raise BadInput(PARAMETERS, "part_of", f"{batch_id!r} is no batch id", "Leave it empty; batches set it")
+
+
+def _name_of(host: SSHHost) -> str:
+    """The saved block's name; an address when it was given inline."""
+    return host._block_document_name or re.sub(r"[^a-z0-9]+", "-", host.address.lower()).strip("-")
+
+
+async def _in_a_slot(night: Night, task: TaskSpec) -> list[RunReport]:
+    return await attempts(night, task, lambda each: room(night, each))

@@ -1,0 +1,305 @@
+"""A batch spread over a work pool: each coding task is a flow run of `single`, on whatever worker takes it.
+
+The batch waits with one API call for all of them, takes their reports as they
+end, and starts anew what died with its worker. What runs on a host is found
+again there by its run id, so nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import get_client, get_run_logger
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling, Crashed
+from prefect.utilities.urls import url_for
+from prefect.variables import Variable
+
+from flows.attempts import carry_out, decided, refusal, skipped
+from flows.private_server import OutOfReach
+from overnight.failures import BadInput, Evidence, FailureKind, fail
+from overnight.form import choice_of
+from overnight.git import Repo
+from overnight.ledger import Ledger
+from overnight.night import Night, now
+from overnight.report import BatchReport, RunReport
+from overnight.spec import HostSpec, TaskSpec, is_url
+from tasks.calls import in_thread
+from tasks.marks import tags_of
+
+UNIT = "single/single"
+
+AT_ONCE = "overnight_spread_at_once"
+"""Prefect variable: how many flow runs of one batch its server stands at once; unset means the hosts' slots alone."""
+
+REPORT = "overnight-report"
+"""Type of the artifact in which a task's flow run hands its report to the batch."""
+
+LAUNCHES = 3
+_LOOK_S = 3.0
+_PENDING_S = 300.0
+_SAY_AGAIN_S = 60.0
+_PAGE = 200
+
+
+async def spread_out(ledger: Ledger, state: str, lock: str) -> BatchReport:
+    """Carry a recorded batch out on the workers of its Prefect server.
+
+    Args:
+        state: State directory of the workers; empty for each worker's own.
+        lock: Provider lock of the workers; empty for each worker's own.
+
+    Raises:
+        BadInput: the server has no deployment for a single task.
+    """
+    await find_unit()
+    spec, _ = ledger.reopen()
+    at_once = int(str(await Variable.aget(AT_ONCE, default=len(spec.tasks))))
+    room = {host: asyncio.Semaphore(each.slots) for host, each in spec.hosts.items()}
+    children = Children({"state": state, "lock": lock}, asyncio.Semaphore(at_once), room)
+
+    async def run(night: Night, task: TaskSpec) -> list[RunReport]:
+        async with children.watched(night):
+            return await children.run(night, task)
+
+    return await carry_out(ledger, run)
+
+
+async def find_unit() -> None:
+    """Check that the server knows how to run a single task.
+
+    Raises:
+        BadInput: it does not.
+    """
+    async with get_client() as client:
+        try:
+            await client.read_deployment_by_name(UNIT)
+        except ObjectNotFound:
+            mend = "Run `overnight up`, or `python -m deployments.bootstrap` against your own server"
+            raise BadInput(
+                "this Prefect server", UNIT, "there is no such deployment, and spread needs it", mend
+            ) from None
+
+
+@dataclass
+class _Child:
+    """A flow run somebody waits for; `ended` gives None when it was deleted, or is left alone."""
+
+    run: FlowRun
+    ended: asyncio.Future[FlowRun | None]
+    asked_to_end: bool = False
+
+
+class Children:
+    """The flow runs of one batch. One watcher looks after all of them, whatever their number."""
+
+    def __init__(
+        self, same_for_all: dict[str, Any], at_once: asyncio.Semaphore, room: dict[str, asyncio.Semaphore]
+    ) -> None:
+        self._same_for_all = same_for_all
+        self._at_once = at_once
+        self._room = room
+        self._waiting: dict[UUID, _Child] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self._users = 0
+
+    @asynccontextmanager
+    async def watched(self, night: Night) -> AsyncIterator[None]:
+        """Keep the watcher alive while anybody needs it."""
+        self._users += 1
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(night))
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                watcher, self._watcher = self._watcher, None
+                watcher.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watcher
+
+    async def run(self, night: Night, task: TaskSpec) -> list[RunReport]:
+        """The attempts of a task, made by flow runs of its own. One of an earlier start is found again."""
+        runs = night.ledger.attempts(task.id)
+        if decided(runs, task):
+            return runs
+        async with AsyncExitStack() as slots:
+            for slot in (self._room[task.route.host], self._at_once):
+                await slots.enter_async_context(slot)
+            launch, child = await _last_launch(night, task)
+            refused = refusal(night, task)
+            if refused is not None and child is None:
+                return [await skipped(night, task, refused)]
+            while True:
+                child = child or await self._launch(night, task, launch)
+                ended = await self._ended(child)
+                report = await _report_of(child.id)
+                taken = _take(night, task, report) if report else []
+                if taken and not taken[-1].left_running:
+                    return taken
+                if night.interrupt == "detach" or (night.interrupt and ended is not None):
+                    return taken or [_left(night, task, child)]
+                if (ended is not None and ended.state is not None and ended.state.is_failed()) or launch == LAUNCHES:
+                    return [_broken(night, task, ended or child)]
+                launch, child = launch + 1, None
+
+    async def _launch(self, night: Night, task: TaskSpec, launch: int) -> FlowRun:
+        parameters = {**await in_thread(_parameters, night, task), **self._same_for_all}
+        call: Any = run_deployment(  # typed as if it were awaited
+            UNIT,
+            parameters=parameters,
+            flow_run_name=f"batch {night.batch.name} / {task.id}",
+            tags=sorted(tags_of([task.route])),
+            idempotency_key=_key(night, task, launch),
+            timeout=0,
+        )
+        child: FlowRun = await call
+        night.tell(task.id, "dispatch", f"flow run {url_for(child)}")
+        return child
+
+    async def _ended(self, child: FlowRun) -> FlowRun | None:
+        waiting = _Child(child, asyncio.get_running_loop().create_future())
+        self._waiting[child.id] = waiting
+        try:
+            return await waiting.ended
+        finally:
+            del self._waiting[child.id]
+
+    async def _watch(self, night: Night) -> None:
+        said_at = now()
+        async with get_client() as client:
+            while True:
+                await asyncio.sleep(_LOOK_S)
+                if night.interrupt == "detach":
+                    self._let_go()
+                try:
+                    await self._look(client, night)
+                except OutOfReach as error:
+                    get_run_logger().warning("Prefect does not answer, the runs go on: %s", error)
+                late = [c for c in self._waiting.values() if c.run.state is not None and c.run.state.is_scheduled()]
+                if late and (now() - said_at).total_seconds() > _SAY_AGAIN_S:
+                    said_at = now()
+                    night.tell("spread", "batch", f"{len(late)} tasks wait for a worker of the work pool")
+
+    def _let_go(self) -> None:
+        for child in self._waiting.values():
+            if not child.ended.done():
+                child.ended.set_result(None)
+
+    async def _look(self, client: PrefectClient, night: Night) -> None:
+        """See how all are; end those that are to be cancelled or never got past their worker's door."""
+        ids = [run_id for run_id, child in self._waiting.items() if not child.ended.done()]
+        seen: dict[UUID, FlowRun] = {}
+        for start in range(0, len(ids), _PAGE):
+            page = FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + _PAGE]))
+            seen.update({run.id: run for run in await client.read_flow_runs(flow_run_filter=page, limit=_PAGE)})
+        for run_id in ids:
+            child = self._waiting.get(run_id)
+            if child is None or child.ended.done():
+                continue
+            if run_id not in seen:
+                child.ended.set_result(None)
+                continue
+            child.run = seen[run_id]
+            state = child.run.state
+            if state is None:
+                continue
+            if state.is_final():
+                child.ended.set_result(child.run)
+            elif night.interrupt == "cancel" and not child.asked_to_end:
+                child.asked_to_end = True
+                await client.set_flow_run_state(run_id, Cancelling(message="the batch was cancelled"))
+            elif state.is_pending() and (now() - state.timestamp).total_seconds() > _PENDING_S:
+                lost = f"a worker took it {_PENDING_S:.0f} s ago and never began it"
+                await client.set_flow_run_state(run_id, Crashed(message=lost), force=True)
+
+
+def _key(night: Night, task: TaskSpec, launch: int) -> str:
+    return f"{night.ledger.batch_id}.{task.id}.{launch}"
+
+
+async def _last_launch(night: Night, task: TaskSpec) -> tuple[int, FlowRun | None]:
+    """The newest flow run of this task and its number; 1 and None when there is none yet."""
+    keys = [_key(night, task, launch) for launch in range(1, LAUNCHES + 1)]
+    wanted = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys))
+    async with get_client() as client:
+        found = {run.idempotency_key: run for run in await client.read_flow_runs(flow_run_filter=wanted)}
+    known = [launch for launch, key in enumerate(keys, 1) if key in found]
+    return (known[-1], found[keys[known[-1] - 1]]) if known else (1, None)
+
+
+def _parameters(night: Night, task: TaskSpec) -> dict[str, Any]:
+    """The task as the form of `single` takes it. A local repository's base is pinned: every launch starts there."""
+    base = task.base if is_url(task.repo) else Repo(Path(task.repo), night.search_path).resolve(task.base)
+    return {
+        "repo": task.repo,
+        "instruction": task.instruction,
+        "host": _block(night.batch.hosts[task.route.host]),
+        "route": choice_of(task.route),
+        "base": base,
+        "verify": task.verify or "",
+        "approve": task.approve,
+        "limits": task.limits.model_dump(),
+        "ask_for_commit": task.ask_for_commit,
+        "name": task.id,
+        "author": night.batch.author,
+        "part_of": night.ledger.batch_id,
+        "host_name": task.route.host,
+    }
+
+
+def _block(host: HostSpec) -> dict[str, Any]:
+    """A host as an SSHHost block holds it; `prepare` has refused those that cannot be one."""
+    return host.model_dump(mode="json", exclude={"kind", "block", "known_hosts"})
+
+
+async def _report_of(child: UUID) -> BatchReport | None:
+    """What a flow run handed over; None when it came to nothing."""
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[child]), type=ArtifactFilterType(any_=[REPORT]))
+    async with get_client() as client:
+        found = await client.read_artifacts(artifact_filter=mine)
+    return BatchReport.model_validate_json(str(found[-1].data)) if found else None
+
+
+def _take(night: Night, task: TaskSpec, report: BatchReport) -> list[RunReport]:
+    """Make a task's attempts ours: from here on they are decided here, too."""
+    for run in report.runs:
+        if run.attempt > 0 and not run.left_running:
+            night.decide(run)
+        if run.failure is not None and run.failure.shuts_route:
+            night.shut(task.route, run.failure)
+    return list(report.runs)
+
+
+def _left(night: Night, task: TaskSpec, child: FlowRun) -> RunReport:
+    """The report of a task whose flow run goes on without us."""
+    seen = Evidence(source="host", seen=f"left to its flow run {url_for(child)}")
+    remedy = f"go on with it: python -m flows.batch --resume {night.ledger.batch_id}"
+    left = night.skipped(task, fail(FailureKind.CANCELLED, seen, remedy=remedy), "cancelled")
+    return left.model_copy(update={"left_running": True})
+
+
+def _broken(night: Night, task: TaskSpec, child: FlowRun) -> RunReport:
+    """The report of a task whose flow run ended without one."""
+    state = f"{child.state.name}: {child.state.message}" if child.state else "no state"
+    seen = Evidence(source="host", seen=f"its flow run ended without a report: {state}", where=url_for(child))
+    remedy = "mend what the flow run's page shows, then start the task again with --only"
+    return night.skipped(task, fail(FailureKind.INTERNAL, seen, remedy=remedy), "failed")

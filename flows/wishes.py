@@ -1,0 +1,67 @@
+"""How a running flow hears that it should end: Prefect's cancel button, and the signal of its worker."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+
+from flows.desk import DESK, Desk
+from flows.private_server import OutOfReach
+from overnight.night import Night
+from overnight.station import Interrupt
+
+_LOOK_S = 5.0
+
+
+@asynccontextmanager
+async def heeded(night: Night) -> AsyncIterator[None]:
+    """While inside, a cancel of this flow run ends its runs on their hosts, and they are still collected.
+
+    A worker ends a flow with SIGTERM, when it was cancelled and also when the
+    worker itself is stopped; only the flow run's state tells which. In the
+    second case the runs are left to their hosts. A terminal has its own say
+    (`run_batch.Interrupts`), so its signals are not touched.
+    """
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    ours = DESK.get() == Desk() and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    if ours:
+        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(asked.set))
+    watcher = asyncio.ensure_future(_watch(night, asked))
+    try:
+        yield
+    finally:
+        watcher.cancel()
+        with suppress(asyncio.CancelledError):
+            await watcher
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+
+
+async def _watch(night: Night, asked: asyncio.Event) -> None:
+    while night.interrupt is None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asked.wait(), _LOOK_S)
+        wish = await _wish()
+        if wish is not None:
+            night.stop(wish)
+        elif asked.is_set():
+            night.stop("detach")
+
+
+async def _wish() -> Interrupt | None:
+    """`cancel` when somebody cancelled this flow run. None also when Prefect cannot be asked."""
+    try:
+        async with get_client() as client:
+            seen = await client.read_flow_run(flow_run.id)
+    except (OutOfReach, ObjectNotFound):
+        return None
+    return "cancel" if seen.state is not None and (seen.state.is_cancelling() or seen.state.is_cancelled()) else None
