@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from flows.private_server import private_server
+from flows.private_server import Door, private_server
 from overnight.failures import BadInput
 from tests.flows.world import heed_signals
 
@@ -51,7 +52,7 @@ def test_the_last_user_stops_it_and_a_killed_user_does_not(tmp_path: Path) -> No
 def test_it_lets_nobody_in_without_its_password(tmp_path: Path) -> None:
     with private_server(tmp_path, os.environ) as server:
         assert not _answers(server.url, "overnight:wrong")
-        assert httpx.post(f"{server.api_url}/flows/count", json={}).status_code == 401
+        assert httpx.get(f"{server.api_url}/admin/version").status_code == 401
     for name in ("login", "encryption"):
         assert stat.S_IMODE((tmp_path / "prefect" / name).stat().st_mode) == 0o600
 
@@ -99,4 +100,16 @@ def test_a_state_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
 def _answers(url: str, auth: str) -> bool:
     user, _, password = auth.partition(":")
-    return httpx.post(f"{url}/api/flows/count", json={}, auth=(user, password)).status_code == 200
+    return httpx.get(f"{url}/api/admin/version", auth=(user, password)).status_code == 200
+
+
+def test_a_port_that_is_taken_is_refused_when_asked_for_and_passed_over_when_not(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInput, match="--port"), private_server(tmp_path, os.environ, Door(port=port)):
+            pass
+        with private_server(tmp_path, os.environ, Door(first=port)) as first:
+            assert not first.url.endswith(f":{port}")
+            assert first.door.login
+    with private_server(tmp_path, os.environ) as again:
+        assert again.url == first.url, "bookmarks hold"

@@ -1,0 +1,125 @@
+"""The automations that come with overnight: crashed runs are marked, and a night that did not succeed is told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+
+from overnight.failures import BadInput
+
+SILENCE_S = 90.0
+# only runs of our deployments: those of others on the same server may beat more slowly, or not at all
+_OURS = ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.overnight"})
+_RUNS = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+
+
+def crashed_runs(silence_s: float = SILENCE_S) -> AutomationCore:
+    """A flow run whose process was killed stays Running for ever; after so long without a heartbeat it is Crashed.
+
+    Flow runs beat every 30 s. Paused ones are left alone.
+    """
+    beat = "prefect.flow-run.heartbeat"
+    return AutomationCore(
+        name="overnight: crashed runs",
+        description="Marks a flow run Crashed when its process was killed. Start it again with `resume`.",
+        trigger=EventTrigger(
+            after={beat},
+            expect={beat, *(f"prefect.flow-run.{end}" for end in _ENDS)},
+            match=_RUNS,
+            match_related=_OURS,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=silence_s),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"no sign of life for {silence_s:.0f} s: its process was killed or its machine went down; "
+                "nothing is lost, start it again with `resume`",
+            )
+        ],
+    )
+
+
+def tell_me(block: UUID) -> AutomationCore:
+    """A batch that ended with another exit code than 0."""
+    return AutomationCore(
+        name="overnight: tell me",
+        description="Sends a notification when not every task of a batch succeeded.",
+        trigger=EventTrigger(
+            expect={"overnight.batch.finished"},
+            match=ResourceSpecification({"prefect.resource.id": "overnight.batch.*", "overnight.exit-code": "!0"}),
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block,
+                subject="overnight: {{ event.resource['prefect.resource.name'] }}: "
+                "{{ event.resource['overnight.state'] }}",
+                body="{{ event.payload['words'] }}\n"
+                "{% for each in event.payload['failed'] %}{{ each['task'] }}: {{ each['cause'] }}\n{% endfor %}"
+                "{{ event.payload['report'] }}",
+            )
+        ],
+    )
+
+
+def tell_me_of_crashes(block: UUID) -> AutomationCore:
+    """A flow run that crashed cannot say so itself."""
+    return AutomationCore(
+        name="overnight: tell me of crashes",
+        description="Sends a notification when a flow run of overnight crashed.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Crashed"},
+            match=_RUNS,
+            match_related=_OURS,
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block,
+                subject="overnight: {{ flow_run.name }} crashed",
+                body="{{ flow_run.state.message }}",
+            )
+        ],
+    )
+
+
+def automate(client: SyncPrefectClient, wanted: AutomationCore) -> str:
+    """Create it, or make it as we want it; whether it is switched on stays as the user left it."""
+    found = client.read_automations_by_name(wanted.name)
+    if not found:
+        client.create_automation(wanted)
+        return f"automation {wanted.name}: created"
+    kept = wanted.model_copy(update={"enabled": found[0].enabled})
+    if AutomationCore.model_validate(found[0].model_dump()) == kept:
+        return f"automation {wanted.name}: unchanged"
+    # what was not set is not sent, and the API wants all but this (prefect 3.8.8)
+    client.update_automation(found[0].id, AutomationCore.model_validate(kept.model_dump(exclude={"owner_resource"})))
+    return f"automation {wanted.name}: updated"
+
+
+def notification_block(client: SyncPrefectClient, written: str) -> UUID:
+    """The saved block that `TYPE/NAME` names.
+
+    Raises:
+        BadInput: there is none.
+    """
+    slug, _, name = written.partition("/")
+    try:
+        return client.read_block_document_by_name(name, slug).id
+    except ObjectNotFound:
+        problem = f"no saved block {written!r}"
+        mend = "Write TYPE/NAME, e.g. slack-webhook/oncall; save it on the pages, Blocks"
+        raise BadInput("command line", "--notify", problem, mend) from None
