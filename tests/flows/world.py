@@ -31,6 +31,7 @@ AWKWARD = "héllo 'q' \"d\" $HOME `x` \\n\r\nend\ttab\n\n"
 COUNTER = "print(list(range(3)))\n"
 GREETING, COUNT = "Add the greeting file", "Write a counter in Python"
 SLOW, IDLE, CARELESS = "Take your time over the haiku", "Only talk about it", "Forget to commit the draft"
+NOVEL = "Write two chapters of a novel"
 TAPES = (
     Tape(
         GREETING,
@@ -46,6 +47,16 @@ TAPES = (
         COUNT, (Write("count.py", "print(list(range(3)))\n"), Shell("git add -A && git commit -qm Count"), Say("Done."))
     ),
     Tape(SLOW, (Wait(20), Write("haiku.txt", "old pond\n"), Shell("git add -A && git commit -qm Haiku"), Say("Done."))),
+    Tape(
+        NOVEL,
+        (
+            Write("one.txt", "It was night.\n"),
+            Shell("git add -A && git commit -qm 'Chapter one'"),
+            Wait(300),
+            Write("two.txt", "It was day.\n"),
+            Say("Done."),
+        ),
+    ),
     Tape(CARELESS, (Write("draft.txt", "a draft\n"), Say("Done: created draft.txt and committed it."))),
 )
 WRITTEN = {

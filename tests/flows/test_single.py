@@ -1,0 +1,151 @@
+"""One coding task as a flow run, by a worker: to commits, refused, cancelled, approved, crashed and resumed."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect.client.schemas.filters import (
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
+
+from overnight.rehearsal.model import Shell, Tape, Wait
+from tests.flows.served import Served, served
+from tests.overnight.nights import COMMIT
+
+pytestmark = pytest.mark.full
+
+QUICK, SLOW, IDLE = "Add a greeting", "Take your time over it", "Only talk about it"
+TAPES = (Tape(QUICK, (Shell(COMMIT),)), Tape(SLOW, (Shell(COMMIT), Wait(120))), Tape(IDLE, ()))
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("served"), TAPES) as here:
+        yield here
+
+
+def words(run: FlowRun) -> str:
+    assert run.state is not None
+    return f"{run.state.name}: {run.state.message}"
+
+
+def committed(up: Served, batch: str, task: str) -> list[str]:
+    """Subjects on the branch of a task, newest first, without those of main."""
+    branches = up.git("for-each-ref", "--format=%(refname:short)", f"refs/heads/overnight/{batch}-*/{task}").split()
+    return up.git("log", "--format=%s", f"main..{branches[0]}").splitlines() if branches else []
+
+
+def living(up: Served) -> list[int]:
+    """Processes of agents on the host."""
+    mark = str(up.runs)
+    return [p.pid for p in psutil.process_iter(["cwd"]) if (p.info["cwd"] or "").startswith(mark)]
+
+
+def until(holds: Any, timeout_s: float = 90) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def logs(up: Served, run: FlowRun) -> str:
+    mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+    return "\n".join(line.message for line in up.call(lambda client: client.read_logs(log_filter=mine, limit=200)))
+
+
+def test_a_task_comes_to_commits(up: Served) -> None:
+    run = up.ended(up.single(QUICK, name="greet", verify="test -s greeting.txt"))
+    assert words(run) == "Completed: 1 succeeded"
+    assert run.name == "greet"
+    assert {"provider:rehearsal", "harness:scripted", "host:box"} <= set(run.tags)
+    assert committed(up, "greet", "greet") == ["Add greeting"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"route": "claude-code / nobody / x"}, {"instruction": ""}, {"limits": {"total_s": -1}}], ids=str
+)
+def test_the_form_refuses_what_it_can_say_before_anything_starts(up: Served, wrong: dict[str, Any]) -> None:
+    with pytest.raises(PrefectHTTPStatusError, match="409"):
+        up.single(**{"instruction": QUICK, **wrong})
+
+
+def test_the_rest_is_refused_in_the_words_of_the_command_line(up: Served) -> None:
+    run = up.ended(up.single(QUICK, repo="/no/such/folder"))
+    assert words(run) == "Failed: parameters: repo: no folder /no/such/folder. Give a git repository or a URL"
+    run = up.ended(up.single(QUICK, limits={"quiet_s": 400, "total_s": 300}))
+    assert words(run).startswith("Failed: parameters: limits.quiet_s: ")
+
+
+def test_a_failed_task_shows_its_cause_and_its_mend(up: Served) -> None:
+    run = up.ended(up.single(IDLE))
+    assert run.name == "only-talk-about-it"
+    assert words(run).startswith("Failed: 1 failed; no-commit: ")
+    assert "Mend: " in words(run)
+
+
+def test_cancel_ends_the_run_on_its_host_and_collects_what_it_committed(up: Served) -> None:
+    begun = up.single(SLOW, name="slow")
+    until(lambda: list(up.runs.glob("slow-*/work/greeting.txt")))
+    until(lambda: _has_commit(next(up.runs.glob("slow-*/work"))))
+
+    up.cancel(begun)
+    run = up.ended(begun)
+    assert words(run).startswith("Cancelled")
+    until(lambda: committed(up, "slow", "slow") == ["Add greeting"])
+    until(lambda: not living(up))
+
+
+def _has_commit(work: Path) -> bool:
+    return (
+        len(list((work / ".git" / "logs").glob("HEAD"))) == 1
+        and "Add greeting" in (work / ".git/logs/HEAD").read_text()
+    )
+
+
+@pytest.mark.parametrize(("decision", "delivered"), [("all", ["Add greeting"]), ("none", [])])
+def test_a_branch_waits_for_a_persons_word(up: Served, decision: str, delivered: list[str]) -> None:
+    name = f"asked-{decision}"
+    begun = up.single(QUICK, name=name, approve=True)
+    up.until(begun, lambda run: run.state is not None and run.state.is_paused())
+    assert committed(up, name, name) == []
+
+    async def answer(client: Any) -> None:
+        await client.resume_flow_run(begun, run_input={"deliver": decision})
+
+    up.call(answer)
+    assert words(up.ended(begun)).startswith("Completed: ")
+    assert committed(up, name, name) == delivered
+    heads = up.git("for-each-ref", "--format=%(refname)", f"refs/overnight/{name}-*/head")
+    assert heads or up.git("for-each-ref", "--format=%(refname)", "refs/overnight/").count(name)
+
+
+def test_a_killed_flow_is_seen_and_resumed_with_the_same_button(up: Served) -> None:
+    begun = up.single(SLOW, name="crash")
+    until(lambda: list(up.runs.glob("crash-*/work/greeting.txt")))
+    batch_id = next(up.runs.glob("crash-*")).name.rpartition(".")[0].rpartition(".")[0]
+    flow = next(
+        p
+        for p in psutil.process_iter(["environ"])
+        if (p.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(begun)
+    )
+    flow.send_signal(signal.SIGKILL)
+    assert words(up.ended(begun)).startswith("Crashed")
+    assert living(up), "the agent on the host outlives the flow"
+    again = up.single(SLOW, name="crash", resume=batch_id)
+    up.until(again, lambda run: run.state is not None and run.state.is_running())
+
+    until(lambda: (up.state / "batches" / batch_id / "controller.lock").exists())
+    time.sleep(3)
+    up.cancel(again)
+    up.ended(again)
+    until(lambda: committed(up, "crash", "crash") == ["Add greeting"])
+    assert len(list(up.runs.glob(f"{batch_id}.crash.*"))) == 1, "nothing was started twice"

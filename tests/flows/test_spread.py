@@ -1,0 +1,120 @@
+"""A batch whose tasks are flow runs of their own on a work pool."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+
+from overnight.rehearsal.model import Shell, Tape, Wait
+from tests.flows.served import Served, served
+from tests.flows.test_single import living, until, words
+from tests.overnight.nights import COMMIT, MODEL
+
+pytestmark = pytest.mark.full
+
+QUICK, IDLE, SLOW, LONG = "Add a greeting", "Only talk about it", "Take your time over it", "Never end"
+TAPES = (
+    Tape(QUICK, (Shell(COMMIT),)),
+    Tape(SLOW, (Shell(COMMIT), Wait(20))),
+    Tape(LONG, (Shell(COMMIT), Wait(300))),
+    Tape(IDLE, ()),
+)
+LIMITS = {"first_event_s": None, "quiet_s": None, "total_s": 300, "grace_s": 1, "attempts": 1}
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("spread"), TAPES, "--workers", "2") as here:
+        yield here
+
+
+def batch_file(up: Served, name: str, tasks: list[dict[str, Any]]) -> Path:
+    route = {"host": "box", "harness": "scripted", "provider": "rehearsal", "model": MODEL}
+    defaults = {"repo": str(up.repo), "base": "main", "route": route, "limits": LIMITS, "ask_for_commit": False}
+    path = up.directory / f"{name}.yaml"
+    whole = {"schema": 1, "name": name, "spread": True, "hosts": {"box": up.host}, "defaults": defaults, "tasks": tasks}
+    path.write_text(json.dumps(whole))
+    return path
+
+
+def tasks(instruction: str, count: int) -> list[dict[str, Any]]:
+    return [{"id": f"t{i}", "instruction": instruction} for i in range(count)]
+
+
+def report(up: Served, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(next(up.state.glob(f"batches/{name}-*/report.json")).read_text())
+    return found
+
+
+def test_each_task_is_a_flow_run_and_the_batch_reports_them_all(up: Served) -> None:
+    path = batch_file(up, "wide", [*tasks(QUICK, 4), {"id": "idle", "instruction": IDLE}])
+    run = up.ended(up.start("batch/batch", files=[str(path)]), 300)
+    assert words(run).startswith("Failed: 4 succeeded, 1 failed; no-commit: ")
+    assert run.name == "batch wide"
+    found = report(up, "wide")
+    assert {r["task_id"]: r["state"] for r in found["runs"]} == {
+        **{f"t{i}": "succeeded" for i in range(4)},
+        "idle": "failed",
+    }
+    for i in range(4):
+        assert up.git("log", "--format=%s", f"main..overnight/{found['batch_id']}/t{i}") == "Add greeting"
+    assert len(list(up.runs.glob("wide-*.t*"))) == 4
+
+
+def flow_processes(name: str, up: Served) -> list[psutil.Process]:
+    """The processes that carry flow runs of this name."""
+    found = []
+    for process in psutil.process_iter(["environ", "cmdline"]):
+        run_id = (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID")
+        if run_id and up.run(UUID(run_id)).name.startswith(name):
+            found.append(process)
+    return found
+
+
+def all_started(up: Served, name: str) -> bool:
+    return len(list(up.runs.glob(f"{name}-*.t*/work/greeting.txt"))) == 3
+
+
+def check_whole(up: Served, name: str) -> None:
+    found = report(up, name)
+    for i in range(3):
+        assert up.git("log", "--format=%s", f"main..overnight/{found['batch_id']}/t{i}") == "Add greeting"
+    assert sorted(p.name.split(".")[1] for p in up.runs.glob(f"{name}-*.t*")) == ["t0", "t1", "t2"]
+    assert not living(up)
+
+
+def test_tasks_whose_flows_died_are_found_again_and_nothing_runs_twice(up: Served) -> None:
+    begun = up.start("batch/batch", files=[str(batch_file(up, "torn", tasks(SLOW, 3)))])
+    until(lambda: all_started(up, "torn"), 120)
+    for process in flow_processes("batch torn / ", up):
+        process.kill()
+    assert words(up.ended(begun, 400)) == "Completed: 3 succeeded"
+    check_whole(up, "torn")
+
+
+def test_a_batch_whose_flow_died_is_resumed_and_finds_its_flow_runs(up: Served) -> None:
+    begun = up.start("batch/batch", files=[str(batch_file(up, "shot", tasks(SLOW, 3)))])
+    until(lambda: all_started(up, "shot"), 120)
+    for process in flow_processes("batch shot", up):
+        if process.environ()["PREFECT__FLOW_RUN_ID"] == str(begun):
+            process.kill()
+    assert words(up.ended(begun)).startswith("Crashed: ")
+    batch_id = next(up.state.glob("batches/shot-*")).name
+    again = up.ended(up.start("batch/batch", resume=batch_id), 400)
+    assert words(again) == "Completed: 3 succeeded"
+    check_whole(up, "shot")
+
+
+def test_cancel_reaches_every_task(up: Served) -> None:
+    begun = up.start("batch/batch", files=[str(batch_file(up, "stop", tasks(LONG, 3)))])
+    until(lambda: all_started(up, "stop"), 120)
+    up.cancel(begun)
+    assert words(up.ended(begun)).startswith("Cancelled")
+    until(lambda: not living(up))
+    until(lambda: len(up.git("for-each-ref", "--format=%(refname)", "refs/heads/overnight/stop-*/*").split()) == 3)
