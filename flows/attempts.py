@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -15,26 +14,23 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.utilities.urls import url_for
 
-from blocks.keys import reveal
 from flows.approval import approved
-from flows.desk import DESK
+from flows.desk import DESK, night_of
 from flows.wishes import heeded
-from overnight import lockfile
 from overnight.failures import Evidence, Failure, FailureError, FailureKind, fail
-from overnight.harnesses import HARNESSES
 from overnight.ledger import Ledger
 from overnight.night import Night, Stages, now
 from overnight.preflight import Checked
 from overnight.report import EXIT_INTERRUPTED, BatchReport, RunReport, count, exit_code, last_attempts
 from overnight.report import State as RunState
 from overnight.spec import TaskSpec
-from tasks.announce import route_shut
+from tasks.announce import route_shut, run_finished
 from tasks.board import open_board
 from tasks.calls import in_thread
 from tasks.collect import collect
 from tasks.diagnose import diagnose
 from tasks.dispatch import dispatch
-from tasks.marks import mark_flow_run, tags_of
+from tasks.marks import BATCH_ID, mark_flow_run, tags_of
 from tasks.monitor import monitor
 from tasks.preflight import preflight
 from tasks.publish import publish
@@ -49,33 +45,28 @@ Runner = Callable[[Night, TaskSpec], Awaitable[list[RunReport]]]
 """Carries one task out and gives its attempts."""
 
 
-async def carry_out(ledger: Ledger, runner: Runner, *, flow_name: str = "", probed: bool = False) -> BatchReport:
+async def carry_out(
+    ledger: Ledger, runner: Runner, *, flow_name: str = "", probed: bool = False, ending: bool = False
+) -> BatchReport:
     """A recorded batch from its routes to its report.
 
     Args:
         flow_name: What Prefect calls this flow run; empty takes the batch's name, which only its file tells.
         probed: Somebody else found its routes open a moment ago.
+        ending: It was cancelled: nothing new is started, and what runs is ended and collected.
     """
     spec, started_at = ledger.reopen()
-    lock_path = ledger.directory / "lock.json"
     desk = DESK.get()
-    night = Night(
-        batch=spec,
-        ledger=ledger,
-        lock=lockfile.load(lock_path),
-        lock_path=lock_path,
-        harnesses=HARNESSES,
-        reveal=lambda provider: reveal(provider, os.environ),
-        search_path=os.environ.get("PATH", os.defpath),
-        tell=desk.tell,
-    )
+    night = night_of(ledger)
     desk.opened(night)
     desk.tell(ledger.batch_id, "batch", f"page {url_for('flow-run', obj_id=flow_run.id)}")
     try:
         async with heeded(night):
-            tags = {*flow_run.tags, *tags_of(spec.routes), f"batch-id:{ledger.batch_id}"}
+            tags = {*flow_run.tags, *tags_of(spec.routes), f"{BATCH_ID}{ledger.batch_id}"}
             await mark_flow_run(tags, flow_name or f"batch {spec.name}")
-            if probed:
+            if ending:
+                night.stop("cancel")
+            if probed or ending:
                 for route in spec.routes:
                     night.settle(Checked(route, 0.0))
             else:
@@ -130,7 +121,9 @@ def _runs(night: Night, task: TaskSpec, tries: list[RunReport] | BaseException) 
         raise tries
     get_run_logger().error("task %s", task.id, exc_info=tries)
     seen = Evidence(source="host", seen=f"{type(tries).__name__}: {tries}", where="overnight")
-    return [*night.ledger.attempts(task.id), night.skipped(task, fail(FailureKind.INTERNAL, seen), "failed")]
+    broken = night.skipped(task, fail(FailureKind.INTERNAL, seen), "failed")
+    run_finished(night, broken)
+    return [*night.ledger.attempts(task.id), broken]
 
 
 async def preflights(night: Night) -> None:

@@ -15,8 +15,10 @@ from prefect.states import Cancelled, Failed
 from pydantic import Field
 
 from flows.attempts import Runner, attempts, carry_out, end_state
-from flows.prepare import Prepared, inline, lock_place, prepare, record, state_directory, with_hosts
+from flows.cancel import finish
+from flows.prepare import Prepared, inline, prepare, record, state_directory, with_hosts
 from flows.spread import spread_out
+from overnight import lockfile
 from overnight.failures import BadInput
 from overnight.form import TaskForm
 from overnight.ledger import Ledger
@@ -24,10 +26,10 @@ from overnight.night import Night, now
 from overnight.report import RunReport
 from overnight.spec import HostSpec, TaskSpec
 
-TaskForm.choices_from = lock_place(None, os.environ)
+TaskForm.choices_from = lockfile.place(None, os.environ)
 
 
-@flow(name="batch", flow_run_name="batch {name}")
+@flow(name="batch", flow_run_name="batch {name}", on_cancellation=[finish])
 async def batch(
     files: Annotated[Sequence[str], Field(examples=["/home/me/tonight.yaml"])] = (),
     tasks: Sequence[TaskForm] = (),

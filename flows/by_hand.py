@@ -10,10 +10,10 @@ from typing import Any
 
 from prefect.logging.handlers import APILogWorker
 
+from flows.api import ended, prefect_api, quiet_console
 from flows.desk import DESK, Desk
 from flows.private_server import OutOfReach
 from flows.progress import Progress
-from flows.run_batch import ended, prefect_api, quiet_console
 from overnight.failures import BadInput
 from overnight.night import Night
 

@@ -1,4 +1,4 @@
-"""Commands about runs that were or will be: doctor, status, logs, collect, gc."""
+"""Commands about runs that were or will be: doctor, status, logs, cancel, collect, gc."""
 
 from __future__ import annotations
 
@@ -54,6 +54,24 @@ def collect(batch_id: Batch = "", state: State = None, as_json: Json = False) ->
 
     with plainly():
         raise typer.Exit(bring_home(batch_id, state, as_json=as_json))
+
+
+def cancel(
+    batch_id: Annotated[str, typer.Argument(metavar="BATCH_ID", help="As `overnight status` shows it.")],
+    state: State = None,
+) -> None:
+    """End a batch that nobody carries out any more: its agents are stopped on their hosts, their commits come home.
+
+    One that still runs is cancelled where it runs: with Ctrl-C, or on its Prefect page.
+
+    \b
+    Example:
+      overnight cancel tonight-20261122-2200-ab12
+    """
+    from flows.cancel import cancel_by_hand
+
+    with plainly():
+        raise typer.Exit(cancel_by_hand(batch_id, state_directory(state, os.environ)))
 
 
 def gc(
@@ -124,7 +142,7 @@ def status(batch_id: Batch = "", state: State = None, as_json: Json = False) -> 
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands part of a console script."""
-    for command in (doctor, status, logs, collect, gc):
+    for command in (doctor, status, logs, cancel, collect, gc):
         app.command()(command)
 
 

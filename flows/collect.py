@@ -15,15 +15,14 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from blocks.keys import reveal
 from flows.attempts import attempt
 from flows.by_hand import by_hand
-from flows.desk import DESK
+from flows.desk import DESK, night_of
 from flows.logs import age
 from flows.state import state_directory
 from flows.tables import show
 from flows.terminal import print_json
-from overnight import lockfile, past, sweep
+from overnight import past, sweep
 from overnight.failures import BadInput, CollectError, Evidence, FailureError, FailureKind, HostError, fail
 from overnight.handle import RunHandle
 from overnight.harnesses import HARNESSES
@@ -129,17 +128,7 @@ async def _batch(round_: Round, ledger: Ledger) -> None:
 
 async def _settle(round_: Round, ledger: Ledger, open_: Sequence[Entry]) -> None:
     spec, started_at = ledger.reopen()
-    lock_path = ledger.directory / "lock.json"
-    night = Night(
-        batch=spec,
-        ledger=ledger,
-        lock=lockfile.load(lock_path),
-        lock_path=lock_path,
-        harnesses=HARNESSES,
-        reveal=lambda provider: reveal(provider, os.environ),
-        search_path=round_.search_path,
-        tell=DESK.get().tell,
-    )
+    night = night_of(ledger)
     tasks = {task.id: task for task in spec.tasks}
     for route in spec.routes:
         night.checked[route] = Checked(route, 0.0)  # nothing is started, so nothing is probed

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from blocks import saved
 from blocks.keys import SavedKey, reveal, saved_keys
 from blocks.provider_credentials import SLUG, ProviderCredentials
+from flows.api import prefect_api
 from flows.progress import Progress
-from flows.run_batch import prefect_api
 from flows.state import state_directory
 from overnight import keyshape, lockfile
 from overnight.failures import BadInput, FailureError

@@ -1,11 +1,16 @@
-"""Who watches a batch from this process: a terminal, a log, or nobody."""
+"""A batch in this process, and who watches it: a terminal, a log, or nobody."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from blocks.keys import reveal
+from overnight import lockfile
+from overnight.harnesses import HARNESSES
+from overnight.ledger import Ledger
 from overnight.night import Night
 
 
@@ -26,3 +31,22 @@ class Desk:
 
 
 DESK: ContextVar[Desk] = ContextVar("DESK", default=Desk())  # noqa: B039  # Desk is frozen
+
+
+def night_of(ledger: Ledger) -> Night:
+    """A recorded batch, ready to be carried out, with its own lock and the keys of this process.
+
+    Raises:
+        BadInput: its record does not read.
+    """
+    lock_path = ledger.directory / "lock.json"
+    return Night(
+        batch=ledger.reopen()[0],
+        ledger=ledger,
+        lock=lockfile.load(lock_path),
+        lock_path=lock_path,
+        harnesses=HARNESSES,
+        reveal=lambda provider: reveal(provider, os.environ),
+        search_path=os.environ.get("PATH", os.defpath),
+        tell=DESK.get().tell,
+    )

@@ -15,20 +15,16 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from blocks.keys import reveal
 from flows.attempts import preflights
 from flows.by_hand import by_hand
-from flows.desk import DESK
+from flows.desk import DESK, night_of
 from flows.prepare import Prepared, prepare, record, with_hosts
 from flows.run_batch import check_writable
 from flows.state import state_directory
 from flows.tables import show
-from overnight import lockfile
 from overnight.failures import BadInput
-from overnight.harnesses import HARNESSES
 from overnight.ledger import Ledger, write
 from overnight.morning import doctor_rows, many
-from overnight.night import Night
 from overnight.past import DOCTOR
 from overnight.report import EXIT_FAILED, EXIT_NOTHING_STARTED, EXIT_SUCCEEDED, RouteReport
 from tasks.calls import in_thread
@@ -77,18 +73,8 @@ def _prepared(files: Sequence[str], lock: str) -> list[Prepared]:
 
 
 async def _probed(ledger: Ledger) -> tuple[RouteReport, ...]:
-    lock_path = ledger.directory / "lock.json"
     desk = DESK.get()
-    night = Night(
-        batch=ledger.reopen()[0],
-        ledger=ledger,
-        lock=lockfile.load(lock_path),
-        lock_path=lock_path,
-        harnesses=HARNESSES,
-        reveal=lambda provider: reveal(provider, os.environ),
-        search_path=os.environ.get("PATH", os.defpath),
-        tell=desk.tell,
-    )
+    night = night_of(ledger)
     desk.opened(night)
     try:
         await preflights(night)

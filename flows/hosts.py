@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from blocks import saved
 from blocks.hosts import read_host
 from blocks.ssh_host import SLUG, SSHHost
+from flows.api import prefect_api
 from flows.progress import Progress
-from flows.run_batch import prefect_api
 from flows.state import state_directory
 from overnight import lockfile
 from overnight.failures import BadInput

@@ -117,6 +117,8 @@ class Keeper:
                 worker.backoff.started()
                 _say(f"starting worker {worker.name}")
                 worker.process = psutil.Process(self._start(worker.name).pid)
+            if not self._ready:
+                _say(f"ready: {self._server.url}")
             if missing or not self._ready:
                 self._ready = True
                 note(self._server.directory, self._orders, "ready", self._workers, words)

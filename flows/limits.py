@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import AcquireConcurrencySlotTimeoutError, concurrency
+from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.private_server import OutOfReach
 from overnight.night import Night
@@ -36,8 +37,7 @@ async def room(night: Night, task: TaskSpec) -> AsyncIterator[None]:
     the host's own list of runs; a lease that is lost meanwhile stops nothing.
     """
     host = task.route.host
-    async with get_client() as client:
-        await client.upsert_global_concurrency_limit_by_name(host_limit(host), night.batch.hosts[host].slots)
+    await _made(host_limit(host), night.batch.hosts[host].slots)
     names = [host_limit(host), provider_limit(task.route.provider)]
     while not night.interrupted.is_set():
         entered = left = False
@@ -57,3 +57,12 @@ async def room(night: Night, task: TaskSpec) -> AsyncIterator[None]:
                 raise
         return
     yield
+
+
+async def _made(name: str, slots: int) -> None:
+    """The limit is there and as large as asked for."""
+    async with get_client() as client:
+        try:
+            await client.upsert_global_concurrency_limit_by_name(name, slots)
+        except PrefectHTTPStatusError:  # another worker made it meanwhile: the server of 3.8.8 answers that with 500
+            await client.upsert_global_concurrency_limit_by_name(name, slots)

@@ -20,7 +20,7 @@ from overnight.ledger import Ledger
 from overnight.lockfile import ProviderLock
 from overnight.night import now
 from overnight.plan import Planner, RunPlan
-from overnight.spec import BatchSpec, HostSpec, is_url
+from overnight.spec import BatchSpec, is_url
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,9 @@ def inline(name: str, tasks: Sequence[TaskForm], lock_path: Path | None, environ
     Raises:
         BadInput: with field and mend.
     """
-    lock = lockfile.load(lock_place(lock_path, environ))
+    lock = lockfile.load(lockfile.place(lock_path, environ))
     entries = [task.entry(lock, f"tasks[{i}]") for i, task in enumerate(tasks)]
     return checked(batchfile.complete(batch_of(name, entries, {}), PARAMETERS, Path.home(), {}), lock_path, environ)
-
-
-def lock_place(given: Path | None, environ: Mapping[str, str]) -> Path:
-    """The lock to use: `--lock`, else `$OVERNIGHT_LOCK`, else the project's own."""
-    named = environ.get("OVERNIGHT_LOCK")
-    return given or (Path(named) if named else lockfile.DEFAULT_LOCK)
 
 
 def checked(
@@ -84,7 +78,7 @@ def checked(
     Raises:
         BadInput: with field and mend.
     """
-    path = lock_place(lock_path, environ)
+    path = lockfile.place(lock_path, environ)
     batch_id = batch_id or f"{batch.name}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     prepared = Prepared(batch, batch_id, lockfile.load(path), path)
     _ = prepared.plans
@@ -101,7 +95,7 @@ def with_hosts(prepared: Prepared) -> Prepared:
         BadInput: a block is missing or malformed, or names a key file that is not here.
     """
     hosts = load_hosts(prepared.batch.hosts, prepared.batch.source)
-    batch = prepared.batch.model_copy(update={"hosts": {name: _at_home(host) for name, host in hosts.items()}})
+    batch = prepared.batch.model_copy(update={"hosts": hosts})
     _check_key_files(batch)
     return replace(prepared, batch=batch)
 
@@ -147,11 +141,6 @@ def _check_repositories(batch: BatchSpec, search_path: str) -> None:
         except FailureError as error:
             problem = f"no commit {task.base!r} in {task.repo}"
             raise BadInput(batch.source, f"{task.field}.base", problem, "Name a branch, tag or commit of it") from error
-
-
-def _at_home(host: HostSpec) -> HostSpec:
-    """A block is used on any machine, so `~` in it is the home of this one."""
-    return host if host.key_file is None else host.model_copy(update={"key_file": host.key_file.expanduser()})
 
 
 def _check_key_files(batch: BatchSpec) -> None:

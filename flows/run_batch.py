@@ -7,25 +7,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectHTTPStatusError
-from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 
-from blocks.register import register
+from flows.api import ended, prefect_api, quiet_console
 from flows.batch import batch
 from flows.desk import DESK, Desk
 from flows.prepare import prepare, record, state_directory, with_hosts
-from flows.private_server import OutOfReach, PrivateServer, private_server
+from flows.private_server import OutOfReach, PrivateServer
 from flows.progress import Progress
 from flows.spread import find_unit
 from overnight.failures import BadInput
@@ -154,50 +150,6 @@ def _written_since(path: Path, began: datetime) -> BatchReport | None:
 async def _run(directory: Path, batch_id: str, lock: str) -> State[Any]:
     spec, _ = Ledger(directory, batch_id).reopen()
     return await ended(batch(name=spec.name, resume=batch_id, state=str(directory), lock=lock, return_state=True))
-
-
-async def ended(call: Any) -> State[Any]:
-    """The flow's final state; Prefect 3.8.8 types the call of an async flow as if it were not awaitable."""
-    state: State[Any] = await call
-    return state
-
-
-def quiet_console() -> None:
-    """Prefect's own lines go to its pages; on the terminal they would bury ours. A user's own setting wins."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    setup_logging()
-
-
-@contextmanager
-def prefect_api(state: Path, progress: Progress) -> Iterator[PrivateServer | None]:
-    """The configured Prefect API, or a private server for as long as the batch runs.
-
-    Raises:
-        BadInput: the configured API does not answer, or does not let us in.
-    """
-    configured = get_current_settings().api.url
-    if configured is not None:
-        with get_client(sync_client=True) as client:
-            error = client.api_healthcheck()
-            if error is not None:
-                mend = "Start that server, or unset it and a private one is used"
-                raise BadInput("environment or Prefect profile", "PREFECT_API_URL", f"{configured}: {error}", mend)
-            try:
-                client.api_version()
-            except PrefectHTTPStatusError as refused:
-                problem = f"{configured} answers {refused.response.status_code} {refused.response.reason_phrase}"
-                mend = "Set PREFECT_API_AUTH_STRING or PREFECT_API_KEY as that server wants it"
-                raise BadInput("environment or Prefect profile", "PREFECT_API_URL", problem, mend) from None
-        yield None
-        return
-    progress.say("No Prefect API is configured: using a private server (about 10 s when it must be started)")
-    with (
-        private_server(state, os.environ) as server,
-        temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth}),
-    ):
-        register()
-        progress.say(f"Prefect pages: {server.url}  (log in with the line in {server.login_file})")
-        yield server
 
 
 class Interrupts:

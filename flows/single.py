@@ -16,8 +16,9 @@ from pydantic import Field
 
 from blocks.ssh_host import SSHHost
 from flows.attempts import attempts, carry_out, end_state
+from flows.cancel import finish
 from flows.limits import room
-from flows.prepare import checked, lock_place, record, state_directory
+from flows.prepare import checked, record, state_directory
 from flows.spread import REPORT
 from overnight import batchfile, lockfile
 from overnight.failures import BadInput
@@ -28,7 +29,7 @@ from overnight.report import RunReport
 from overnight.spec import AUTHOR, Limits, TaskSpec
 
 # read once, when the form is made; a flow run reads the lock that it is given
-_ROUTES = choices(lockfile.load(lock_place(None, os.environ)))
+_ROUTES = choices(lockfile.load(lockfile.place(None, os.environ)))
 
 
 def _named() -> str:
@@ -39,7 +40,7 @@ def _named() -> str:
     return f"batch {batch} / {name}" if batch else str(name)
 
 
-@flow(name="single", flow_run_name=_named)
+@flow(name="single", flow_run_name=_named, on_cancellation=[finish])
 async def single(
     repo: Annotated[str, Field(min_length=1, examples=["/srv/git/app.git"])],
     instruction: Annotated[str, Field(min_length=1, examples=["Add structured logging to server.py, with a test"])],
@@ -106,7 +107,7 @@ async def _carry_out(
 ) -> State[Any]:
     directory = state_directory(Path(state) if state else None, os.environ)
     try:
-        lock_path = lock_place(Path(lock) if lock else None, os.environ)
+        lock_path = lockfile.place(Path(lock) if lock else None, os.environ)
         task["route"] = {"host": next(iter(hosts)), **chosen(route, lockfile.load(lock_path), "route")}
         ledger = _ledger(directory, task, hosts, author, lock_path, resume, part_of)
         ledger.reopen()

@@ -59,12 +59,13 @@ _SAY_AGAIN_S = 60.0
 _PAGE = 200
 
 
-async def spread_out(ledger: Ledger, state: str, lock: str) -> BatchReport:
+async def spread_out(ledger: Ledger, state: str, lock: str, *, ending: bool = False) -> BatchReport:
     """Carry a recorded batch out on the workers of its Prefect server.
 
     Args:
         state: State directory of the workers; empty for each worker's own.
         lock: Provider lock of the workers; empty for each worker's own.
+        ending: It was cancelled: its flow runs are cancelled, too, and their reports taken.
 
     Raises:
         BadInput: the server has no deployment for a single task.
@@ -79,7 +80,7 @@ async def spread_out(ledger: Ledger, state: str, lock: str) -> BatchReport:
         async with children.watched(night):
             return await children.run(night, task)
 
-    return await carry_out(ledger, run)
+    return await carry_out(ledger, run, ending=ending)
 
 
 async def find_unit() -> None:

@@ -28,7 +28,7 @@ from overnight.preflight import QUESTION, Checked, Question, check
 from overnight.report import RouteReport, RunReport, State, Verify
 from overnight.route import Route
 from overnight.spec import BatchSpec, TaskSpec
-from overnight.stages import Stages, Watched, diagnose, run_report
+from overnight.stages import Stages, Watched, diagnose, run_report, state_after
 from overnight.station import Interrupt, Station
 from overnight.transcript import Said
 from overnight.verify import verify
@@ -261,12 +261,16 @@ class Night:
         if error is not None:
             more = (*failure.evidence, *error.evidence) if failure else error.evidence
             failure = (failure or error).model_copy(update={"evidence": more})
-        return self._report(plan, stages, _state(failure), failure)
+        return self._report(plan, stages, state_after(failure), failure)
 
     def undecided(self, plan: RunPlan, error: Failure) -> bool:
-        """Whether `error` leaves the run living on its host for all we know; then nothing about it is decided."""
+        """Whether `error` leaves the run living on its host for all we know; then nothing about it is decided.
+
+        Neither can a run be followed without its key, by which our copy of its output is masked.
+        """
         unheard = error.family is Family.HOST and error.retry is Retry.BACKOFF
-        return unheard and self.ledger.planned(plan.run_id)
+        unread = error.kind is FailureKind.KEY_MISSING and self.ledger.handle(plan.run_id) is not None
+        return unread or (unheard and self.ledger.planned(plan.run_id))
 
     def left(self, plan: RunPlan, stages: Stages, why: Failure | None) -> RunReport:
         """The report of a run that may go on without us. Not written to the ledger: it is not decided.
@@ -284,7 +288,7 @@ class Night:
         kind, evidence = (why.kind, (*why.evidence, lies)) if why else (FailureKind.CANCELLED, (lies,))
         failure = fail(kind, *evidence, remedy=remedy)
         self.tell(plan.task_id, "done", failure.brief)
-        return self._report(plan, stages, _state(failure), failure).model_copy(update={"left_running": True})
+        return self._report(plan, stages, state_after(failure), failure).model_copy(update={"left_running": True})
 
     def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
         return run_report(plan, stages, state, failure, str(self.ledger.run_dir(plan.run_id)))
@@ -338,10 +342,3 @@ class Night:
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-def _state(failure: Failure | None) -> State:
-    if failure is None:
-        return "succeeded"
-    special: dict[FailureKind, State] = {FailureKind.CANCELLED: "cancelled", FailureKind.LOST: "lost"}
-    return special.get(failure.kind, "failed")

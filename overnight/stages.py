@@ -119,3 +119,11 @@ def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | N
         claims=claims(watch.transcript, len(found.commits)) if watch and found else None,
         log=log,
     )
+
+
+def state_after(failure: Failure | None) -> State:
+    """How an attempt is counted that ended with this failure, or with none."""
+    if failure is None:
+        return "succeeded"
+    special: dict[FailureKind, State] = {FailureKind.CANCELLED: "cancelled", FailureKind.LOST: "lost"}
+    return special.get(failure.kind, "failed")

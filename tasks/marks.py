@@ -43,6 +43,10 @@ def mark(route: Route, failure: Failure | None = None) -> None:
         context.task_run.tags = sorted(tags_of([route]) | cause)
 
 
+BATCH_ID = "batch-id:"
+"""Begins the tag by which a flow run is traced to its record in a state directory."""
+
+
 async def mark_flow_run(tags: Iterable[str], name: str) -> None:
     """Tag and name the flow run this is called in: one call to the API; when it is away, they stay as they were."""
     async with get_client() as client:

@@ -53,6 +53,12 @@ class Served:
         """Where the host keeps its runs."""
         return Path(self.host["directory"]) / "runs"
 
+    @property
+    def api(self) -> tuple[str, str]:
+        """Where the server is, and its login."""
+        record = json.loads((self.state / "prefect" / "server.json").read_text())
+        return f"{record['url']}/api", (self.state / "prefect" / "login").read_text()
+
     def overnight(self, *args: str | Path, timeout_s: float = 180) -> str:
         """A command of ours as its user types it; what it said."""
         done = subprocess.run(
@@ -72,14 +78,13 @@ class Served:
 
     def call(self, what: Callable[[PrefectClient], Awaitable[T]]) -> T:
         """Ask the server something."""
-        record = json.loads((self.state / "prefect" / "server.json").read_text())
-        login = (self.state / "prefect" / "login").read_text()
+        url, login = self.api
 
         async def ask() -> T:
             async with get_client() as client:
                 return await what(client)
 
-        with temporary_settings({PREFECT_API_URL: f"{record['url']}/api", PREFECT_API_AUTH_STRING: login}):
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: login}):
             return asyncio.run(ask())
 
     def start(self, deployment: str, **parameters: Any) -> UUID:

@@ -6,22 +6,22 @@ import base64
 import getpass
 import glob
 import os
-import pwd
 import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
 import pytest
-from dotenv import dotenv_values
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.processes import end
 from overnight.rehearsal.model import Tape
@@ -32,13 +32,12 @@ from tests.flows.served import Served
 from tests.flows.world import ROOT, heed_signals
 from tests.overnight.nights import KEY, PYTHON, make_lock, make_repo
 
-T = TypeVar("T")
 WAIT_S = 120.0
 
 
 def needed(name: str, pattern: str) -> str:
     """A program by where Debian puts it; without it the test is skipped by name, in CI it fails."""
-    found = shutil.which(name) or next(iter(sorted(glob.glob(pattern), reverse=True)), None)
+    found = next(iter(sorted(glob.glob(pattern), reverse=True)), None) or shutil.which(name)
     if found is None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI must have {name}")
@@ -46,10 +45,13 @@ def needed(name: str, pattern: str) -> str:
     return found
 
 
+Ask = Callable[[str], str]
+
+
 @contextmanager
-def postgres() -> Iterator[dict[str, str]]:
-    """An empty database; what a Prefect server has to be told of it."""
-    binaries = Path(needed("postgres", "/usr/lib/postgresql/*/bin/postgres")).parent
+def postgres() -> Iterator[tuple[dict[str, str], Ask]]:
+    """An empty database: what a Prefect server has to be told of it, and a way to ask it in SQL."""
+    binaries = Path(needed("postgres", "/usr/lib/postgresql/*/bin/postgres")).resolve().parent
     # it refuses to be root, and the folders of pytest are closed to others
     other = "postgres" if os.getuid() == 0 else None
     rights: dict[str, Any] = {"user": other, "group": other, "extra_groups": []} if other else {}
@@ -63,26 +65,54 @@ def postgres() -> Iterator[dict[str, str]]:
         if other:
             shutil.chown(password, other)
         data = directory / "data"
-        init = [binaries / "initdb", "-D", data, "-U", "prefect", "-A", "scram-sha-256", f"--pwfile={password}", "-N"]
+        init: list[str | Path] = [
+            binaries / "initdb",
+            "-D",
+            data,
+            "-U",
+            "prefect",
+            "-A",
+            "scram-sha-256",
+            f"--pwfile={password}",
+            "-N",
+        ]
         subprocess.run([*init, "-E", "UTF8", "--locale=C"], check=True, capture_output=True, cwd=directory, **rights)
-        argv = [binaries / "postgres", "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1"]
+        argv: list[str | Path] = [
+            binaries / "postgres",
+            "-D",
+            data,
+            "-p",
+            str(port),
+            "-c",
+            "listen_addresses=127.0.0.1",
+        ]
         argv += ["-c", "unix_socket_directories=", "-c", "fsync=off"]
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=directory, preexec_fn=heed_signals, **rights)
         leave.callback(finish, process)
         login = {"PGPASSWORD": password.read_text(), "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "prefect"}
-        ask = [binaries / "psql", "-d", "postgres", "-c"]
-        sshd.wait_until(
-            lambda: subprocess.run([*ask, "select 1"], env=login, capture_output=True).returncode == 0, WAIT_S
-        )
-        subprocess.run([*ask, "create database prefect"], env=login, check=True, capture_output=True)
-        yield {
+
+        def ask(sql: str, database: str = "prefect") -> str:
+            query: list[str | Path] = [binaries / "psql", "-X", "-A", "-t", "-d", database, "-c", sql]
+            return subprocess.run(query, env=login, capture_output=True, check=True, text=True).stdout.strip()
+
+        sshd.wait_until(lambda: _answers(lambda: ask("select 1", "postgres")), WAIT_S)
+        ask("create database prefect", "postgres")
+        told = {
             "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
             "PREFECT_SERVER_DATABASE_PORT": str(port),
             "PREFECT_SERVER_DATABASE_USER": "prefect",
             "PREFECT_SERVER_DATABASE_NAME": "prefect",
             "PREFECT_SERVER_DATABASE_PASSWORD": password.read_text(),
         }
+        yield told, ask
+
+
+def _answers(ask: Callable[[], str]) -> bool:
+    try:
+        return bool(ask())
+    except subprocess.CalledProcessError:
+        return False
 
 
 @contextmanager
@@ -102,7 +132,7 @@ def redis(directory: Path) -> Iterator[dict[str, str]]:
         finish(process)
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
+def finish(process: subprocess.Popen[Any]) -> None:
     """Stop a program of ours; PostgreSQL takes INT for a quick and TERM for a patient end."""
     process.send_signal(2)
     try:
@@ -112,10 +142,10 @@ def finish(process: subprocess.Popen[bytes]) -> None:
         process.wait(10)
 
 
-def settings(*names: str) -> dict[str, str]:
-    """What files of `deployments` say, as docker compose reads them."""
-    found = (dotenv_values(ROOT / "deployments" / name, interpolate=False) for name in names)
-    return {name: value for each in found for name, value in each.items() if value is not None}
+def _told(name: str) -> dict[str, str]:
+    """What a file of `deployments` says, as docker compose reads it."""
+    lines = (ROOT / "deployments" / name).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 @dataclass
@@ -125,11 +155,11 @@ class Program:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     log: Path
-    process: psutil.Process | None = None
+    process: psutil.Popen | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            started = subprocess.Popen(
+            self.process = psutil.Popen(
                 [sys.executable, "-m", "prefect", *self.argv],
                 env=dict(self.env),
                 stdin=subprocess.DEVNULL,
@@ -139,7 +169,6 @@ class Program:
                 start_new_session=True,
                 preexec_fn=heed_signals,
             )
-        self.process = psutil.Process(started.pid)
 
     def tree(self) -> list[psutil.Process]:
         if self.process is None or not self.process.is_running():
@@ -167,6 +196,7 @@ class Team(Served):
     apis: list[Program] = field(default_factory=list)
     services: list[Program] = field(default_factory=list)
     workers: list[Program] = field(default_factory=list)
+    ask: Ask | None = None
 
     @property
     def api(self) -> tuple[str, str]:
@@ -175,6 +205,15 @@ class Team(Served):
     def url(self, number: int) -> str:
         argv = self.apis[number].argv
         return f"http://127.0.0.1:{argv[argv.index('--port') + 1]}/api"
+
+    @contextmanager
+    def client(self) -> Iterator[SyncPrefectClient]:
+        url, login = self.api
+        with (
+            temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: login}),
+            get_client(sync_client=True) as client,
+        ):
+            yield client
 
     def answers(self, number: int) -> bool:
         try:
@@ -188,7 +227,7 @@ class Team(Served):
         home = self.directory / name
         home.mkdir()
         own = {"HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "XDG_STATE_HOME": str(home / "state")}
-        argv = ("worker", "start", "--type", "process", "--pool", "overnight", "--name", name)
+        argv: tuple[str, ...] = ("worker", "start", "--type", "process", "--pool", "overnight", "--name", name)
         argv += ("--limit", str(limit), "--install-policy", "never")
         env = {**self.env, **own, "PREFECT_API_URL": self.url(api)}
         worker = Program(argv, env, self.directory / f"{name}.log")
@@ -205,17 +244,20 @@ class Team(Served):
 
 @contextmanager
 def team(
-    directory: Path, tapes: tuple[Tape, ...], hosts: tuple[str, ...], slots: int, apis: int = 2
+    directory: Path, tapes: tuple[Tape, ...], hosts: tuple[str, ...], slots: int, apis: int = 2, **settings: str
 ) -> Iterator[Team]:
-    """Everything of a team but its workers: API processes, services, deployments, hosts. Nothing is left behind."""
+    """Everything of a team but its workers: API processes, services, deployments, hosts. Nothing is left behind.
+
+    Args:
+        apis: API processes; 0 for what `overnight up` has instead, one server with SQLite.
+        settings: Further variables of the server.
+    """
     with ExitStack() as leave:
         (directory / "home").mkdir(parents=True)
         make_repo(directory / "repo")
         provider = leave.enter_context(EmulatedProvider([Site("well", KEY)], tapes))
         boxes = {name: leave.enter_context(_host(directory / name, slots)) for name in hosts}
         lock = make_lock(directory / "lock.json", provider.url("well"))
-        server = {**settings("server.env", "team.env"), **leave.enter_context(postgres())}
-        server |= leave.enter_context(redis(directory))
         common = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory / "home"),
@@ -224,25 +266,28 @@ def team(
             "PREFECT_HOME": str(directory / "prefect"),
             "PREFECT_API_AUTH_STRING": f"overnight:{secrets.token_hex(8)}",
         }
-        server |= {
-            **common,
-            "PREFECT_SERVER_API_AUTH_STRING": common["PREFECT_API_AUTH_STRING"],
-            "PREFECT_SERVER_ENCRYPTION_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        }
-        upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
-        done = subprocess.run(upgrade, env=server, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
         here = Team(directory, boxes[hosts[0]], {**common, "OVERNIGHT_KEY_REHEARSAL": KEY}, hosts=boxes)
+        server = {**common, **_told("server.env"), **settings}
+        server["PREFECT_SERVER_API_AUTH_STRING"] = common["PREFECT_API_AUTH_STRING"]
+        server["PREFECT_SERVER_ENCRYPTION_KEY"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        if apis:
+            database, here.ask = leave.enter_context(postgres())
+            server |= {**_told("team.env"), **database, **leave.enter_context(redis(directory))}
+            upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
+            done = subprocess.run(upgrade, env=server, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stdout + done.stderr
         leave.callback(_stop, here)
-        for number in range(apis):
-            argv = ("server", "start", "--no-services", "--host", "127.0.0.1", "--port", str(sshd.free_port()))
-            here.apis.append(Program(argv, server, directory / f"api{number}.log"))
+        for number in range(apis or 1):
+            argv = ["server", "start", "--host", "127.0.0.1", "--port", str(sshd.free_port())]
+            argv += ["--no-services"] if apis else []
+            here.apis.append(Program(tuple(argv), server, directory / f"api{number}.log"))
             here.apis[-1].start()
-            sshd.wait_until(lambda: here.answers(len(here.apis) - 1), WAIT_S)
+        sshd.wait_until(lambda: all(map(here.answers, range(len(here.apis)))), WAIT_S)
         here.env["PREFECT_API_URL"] = here.url(0)
-        services = Program(("server", "services", "start"), {**server, **here.env}, directory / "services.log")
-        here.services.append(services)
-        services.start()
+        if apis:
+            services = Program(("server", "services", "start"), {**server, **here.env}, directory / "services.log")
+            here.services.append(services)
+            services.start()
         here.bootstrap("--lock", lock)
         yield here
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.batch import end_state
+from flows.attempts import end_state
 from overnight.failures import Evidence, FailureError, FailureKind, fail
 from tests.overnight.samples import report, run
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psutil
 import pytest
@@ -48,6 +49,12 @@ def living(up: Served) -> list[int]:
     """Processes of agents on the host."""
     mark = str(up.runs)
     return [p.pid for p in psutil.process_iter(["cwd"]) if (p.info["cwd"] or "").startswith(mark)]
+
+
+def flow_process(run_id: UUID) -> psutil.Process:
+    """The process that carries a flow run."""
+    every = psutil.process_iter(["environ"])
+    return next(p for p in every if (p.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(run_id))
 
 
 def until(holds: Any, timeout_s: float = 90) -> None:
@@ -104,6 +111,18 @@ def test_cancel_ends_the_run_on_its_host_and_collects_what_it_committed(up: Serv
     until(lambda: not living(up))
 
 
+def test_a_flow_that_is_killed_while_it_is_cancelled_is_finished_by_its_worker(up: Served) -> None:
+    begun = up.single(SLOW, name="brief")
+    until(lambda: list(up.runs.glob("brief-*/work/greeting.txt")))
+    until(lambda: _has_commit(next(up.runs.glob("brief-*/work"))))
+    flow = flow_process(begun)
+    flow.send_signal(signal.SIGSTOP)  # it cannot hear the request, as one that hangs
+    up.cancel(begun)
+    until(lambda: not living(up), 120)
+    until(lambda: committed(up, "brief", "brief") == ["Add greeting"])
+    assert words(up.ended(begun)).startswith("Cancelled")
+
+
 def _has_commit(work: Path) -> bool:
     return (
         len(list((work / ".git" / "logs").glob("HEAD"))) == 1
@@ -132,12 +151,7 @@ def test_a_killed_flow_is_seen_and_resumed_with_the_same_button(up: Served) -> N
     begun = up.single(SLOW, name="crash")
     until(lambda: list(up.runs.glob("crash-*/work/greeting.txt")))
     batch_id = next(up.runs.glob("crash-*")).name.rpartition(".")[0].rpartition(".")[0]
-    flow = next(
-        p
-        for p in psutil.process_iter(["environ"])
-        if (p.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(begun)
-    )
-    flow.send_signal(signal.SIGKILL)
+    flow_process(begun).kill()
     assert words(up.ended(begun)).startswith("Crashed")
     assert living(up), "the agent on the host outlives the flow"
     again = up.single(SLOW, name="crash", resume=batch_id)

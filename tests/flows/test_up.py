@@ -269,6 +269,15 @@ def test_a_night_that_did_not_succeed_is_told(house: House) -> None:
     assert _TOLD[0]["body"].splitlines() == ["code 1", "fix-parser: auth-rejected: 401", "r"]
 
 
+def test_a_batch_in_a_terminal_joins_the_server_and_leaves_it_up(house: House) -> None:
+    before = house.asked("/flow_runs/count", flow_runs={})
+    quick = house.world.batch("quick", [{"id": "quick", "instruction": script('{"sleep": 0.1}')}])
+    done = house.world.run(quick)
+    assert house.server.url in done.err
+    assert house.asked("/flow_runs/count", flow_runs={}) == before + 1
+    assert running(house.directory) is not None
+
+
 def test_down_leaves_running_batches_to_their_hosts_and_nothing_else(house: House) -> None:
     """The last of this module."""
     deployment = house.asked("/deployments/name/batch/overnight")["id"]

@@ -31,7 +31,13 @@ class Browser:
     def shot(self, name: str, *, whole: bool = False) -> Path:
         """Take a picture once the page has come to rest; `whole` includes what must be scrolled to."""
         self.page.wait_for_load_state("networkidle")
-        expect(self.page.get_by_text("Loading", exact=True)).to_have_count(0)
+        expect(self.page.locator("[data-slot=skeleton], .animate-pulse")).to_have_count(
+            0
+        )  # stands for what still loads
+        return self.snap(name, whole=whole)
+
+    def snap(self, name: str, *, whole: bool = False) -> Path:
+        """Take a picture of whatever is there."""
         PICTURES.mkdir(parents=True, exist_ok=True)
         path = PICTURES / f"{name}.png"
         self.page.screenshot(path=path, full_page=whole, animations="disabled")
@@ -63,6 +69,9 @@ class Browser:
         control.or_(control.get_by_role("button")).filter(has_text="Select").last.click()
         self.page.get_by_role("option", name=option, exact=True).click()
 
+    def to_the_top(self) -> None:
+        self.page.evaluate("window.scrollTo(0, 0)")
+
     def switch(self, label: str) -> None:
         self._control(label).click()
 
@@ -85,10 +94,11 @@ class Browser:
         self.sees("Enforce Parameter Schema")
 
     def submit(self) -> str:
-        """Start the run that was filled in; the id of the flow run whose page follows."""
-        self.press("Submit")
-        self._follow(self.page.get_by_role("button", name="View run"), "/runs/flow-run/")
-        return self.page.url.partition("/runs/flow-run/")[2][:36]
+        """Start the run that was filled in; its id. The notice that links to it is gone after 4 s."""
+        with self.page.expect_response(re.compile("/create_flow_run$")) as answer:
+            self.press("Submit")
+        run_id: str = answer.value.json()["id"]
+        return run_id
 
     def flow_run(self, run_id: str, tab: str) -> None:
         """A flow run's page, afresh: what a page shows of states is up to 30 s old."""
@@ -139,6 +149,6 @@ def browsing(url: str, login: str) -> Iterator[Browser]:
         page.goto(url)
         page.locator("input").fill(login)
         page.keyboard.press("Enter")
-        page.wait_for_url(re.compile("/v2/"))
+        expect(page.get_by_role("button", name="Logout")).to_be_visible()
         yield Browser(page, url)
         program.close()

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,14 @@ class Up:
         }
         argv = [OVERNIGHT, *map(str, words), "--state", str(self.state)]
         done = subprocess.run(
-            argv, env=env, input=stdin, capture_output=True, text=True, check=False, timeout=180, preexec_fn=heed_signals
+            argv,
+            env=env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+            preexec_fn=heed_signals,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -70,6 +77,16 @@ class Up:
                 time.sleep(0.3)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What stood on the page when a test failed is half of its message."""
+    report = yield
+    window = item.funcargs.get("browser")
+    if report.failed and isinstance(window, Browser):
+        window.snap(f"failed-{item.name}")
+    return report
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory, real_agent: Callable[[str], Agent]) -> Iterator[World]:
     chromium()
@@ -83,9 +100,11 @@ def up(here: World) -> Iterator[Up]:
     try:
         started = made.overnight("up")
         assert started.code == 0, started.err
-        loop = here.hosts["loop"]
-        add = ["hosts", "add", "loop", f"{loop['user']}@127.0.0.1:{loop['port']}", "--key-file", loop["key_file"]]
-        added = made.overnight(*add, "--path", loop["path"][0], "--fingerprint", _fingerprint(loop["host_key"]))
+        box = here.hosts["box"]
+        told = {"--key-file": box["key_file"], "--path": box["path"][0], "--directory": box["directory"]}
+        told["--fingerprint"] = _fingerprint(box["host_key"])
+        options = [word for pair in told.items() for word in pair]
+        added = made.overnight("hosts", "add", "box", f"{box['user']}@{box['address']}:{box['port']}", *options)
         assert added.code == 0, added.err
         yield made
     finally:

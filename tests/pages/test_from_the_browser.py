@@ -29,7 +29,7 @@ def form(browser: Browser, here: World, instruction: str, route: str = ROUTE, **
     """Open the run form of `single` and fill in what it cannot do without."""
     browser.new_run("single")
     browser.fill({"repo": str(here.repo), "instruction": instruction, **more})
-    browser.choose("host", "loop")
+    browser.choose("host", "box")
     browser.choose("route", route)
 
 
@@ -56,10 +56,13 @@ def chats(here: World, since: datetime) -> list[Call]:
 def counted(here: World, up: Up, browser: Browser, key: str) -> tuple[str, datetime]:
     """A run of `single`, from its filled form to its end; and when it began."""
     began = datetime.now(UTC)
-    form(browser, here, f"{COUNT}.\nLet it print 0, 1 and 2.", verify="python3 count.py", name="counter")
+    asked = f"{COUNT}.\nLet it print 0, 1 and 2."
+    form(browser, here, asked, verify="python3 count.py", name="counter", repo="/srv/git/app.git")
+    browser.to_the_top()
     picture = browser.shot("single-form")
     if not README_PICTURE.exists():  # delete it to have it made anew
         shutil.copy(picture, README_PICTURE)
+    browser.fill({"repo": str(here.repo)})
     run_id = browser.submit()
     assert up.becomes(run_id, "Completed", "Failed", "Crashed")["name"] == "Completed"
     return run_id, began
@@ -105,7 +108,7 @@ def test_an_incomplete_form_starts_nothing(up: Up, browser: Browser) -> None:
     browser.new_run("single")
     browser.press("Submit")
     browser.sees("'instruction' is a required property")
-    browser.shot("refused-form")
+    browser.shot("refused-form", whole=True)
     assert len(up.flow_runs()) == before
 
 
