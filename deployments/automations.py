@@ -24,14 +24,14 @@ _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
 def crashed_runs(silence_s: float = SILENCE_S) -> AutomationCore:
     """A flow run whose process was killed stays Running for ever; after so long without a heartbeat it is Crashed.
 
-    Flow runs beat every 30 s. Paused ones are left alone.
+    Flow runs beat every 30 s; one may be killed before its first beat. Paused ones are left alone.
     """
     beat = "prefect.flow-run.heartbeat"
     return AutomationCore(
         name="overnight: crashed runs",
         description="Marks a flow run Crashed when its process was killed. Start it again with `resume`.",
         trigger=EventTrigger(
-            after={beat},
+            after={"prefect.flow-run.Running", beat},
             expect={beat, *(f"prefect.flow-run.{end}" for end in _ENDS)},
             match=_RUNS,
             match_related=_OURS,

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, VariableCreate, WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
@@ -29,6 +29,7 @@ from flows.keeper import POOL
 from flows.limits import provider_limit
 from flows.nightly import clock, zone
 from flows.prepare import prepare, state_directory
+from flows.spread import AT_ONCE
 from flows.terminal import plainly
 from flows.up import Wish, up
 from overnight import lockfile
@@ -47,6 +48,9 @@ def main(
     lock: Annotated[Path | None, typer.Option(help="Provider lock of the deployments.")] = None,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="State directory of the deployments.")] = None,
     pool: Annotated[str, typer.Option(help="Work pool that runs them; made as a process pool if missing.")] = POOL,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Tasks that one spread batch may run at once; default its hosts' slots.")
+    ] = None,
     server: Annotated[bool, typer.Option("--server", help="Start a server and a worker here if none is set.")] = False,
 ) -> None:
     """Make a Prefect API ready for overnight: blocks, work pool, limits, deployments, automations."""
@@ -63,12 +67,12 @@ def main(
         night_of = Nightly(nightly and nightly.absolute(), at, timezone)
         with _client() as client:
             _check(client)
-            for line in _everything(client, pool, state and state.absolute(), night_of, notify):
+            for line in _everything(client, pool, state and state.absolute(), night_of, notify, at_once):
                 typer.echo(line)
 
 
 def _everything(
-    client: SyncPrefectClient, pool: str, state: Path | None, nightly: Nightly, notify: str | None
+    client: SyncPrefectClient, pool: str, state: Path | None, nightly: Nightly, notify: str | None, at_once: int | None
 ) -> Iterator[str]:
     # first what may be refused, so that a mistake changes nothing
     block = notification_block(client, notify) if notify else None
@@ -77,6 +81,8 @@ def _everything(
     yield _work_pool(client, pool)
     for provider, allowed in sorted(limits.items()):
         yield _limit(client, provider_limit(provider), allowed)
+    if at_once is not None:
+        yield _variable(client, AT_ONCE, at_once)
     env = {name: os.environ[name] for name in (lockfile.LOCK_VARIABLE, "XDG_STATE_HOME") if os.environ.get(name)}
     yield from deploy(client, pool, env, state, nightly)
     yield automate(client, crashed_runs())
@@ -133,6 +139,15 @@ def _limit(client: SyncPrefectClient, name: str, allowed: int) -> str:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=allowed, active=True))
         return f"limit {name}: created, {allowed}"
     return f"limit {name}: unchanged" + ("" if found == allowed else f", {found} on the server, {allowed} in the lock")
+
+
+def _variable(client: SyncPrefectClient, name: str, value: int) -> str:
+    """As a limit: one that exists is somebody's choice."""
+    found = client.read_variable_by_name(name)
+    if found is None:
+        client.create_variable(VariableCreate(name=name, value=value))
+        return f"variable {name}: created, {value}"
+    return f"variable {name}: unchanged" + ("" if found.value == value else f", {found.value} on the server")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.context import TagsContext
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.utilities.urls import url_for
@@ -60,40 +61,47 @@ async def carry_out(
     night = night_of(ledger)
     desk.opened(night)
     desk.tell(ledger.batch_id, "batch", f"page {url_for('flow-run', obj_id=flow_run.id)}")
+    if ending:
+        night.stop("cancel")
     try:
-        async with heeded(night):
+        # tasks must not inherit tags: the engine would look up a limit for each set, and fail them when it cannot
+        with TagsContext(current_tags=set()):
             tags = {*flow_run.tags, *tags_of(spec.routes), f"{BATCH_ID}{ledger.batch_id}"}
             await mark_flow_run(tags, flow_name or f"batch {spec.name}")
-            if ending:
-                night.stop("cancel")
-            if probed or ending:
-                for route in spec.routes:
-                    night.settle(Checked(route, 0.0))
-            else:
-                await preflights(night)
-            board = await open_board(night)
-
-            async def one(task: TaskSpec) -> list[RunReport]:
-                runs = _runs(night, task, (await asyncio.gather(runner(night, task), return_exceptions=True))[0])
-                await board.decided(runs[-1])
-                return runs
-
-            runs = tuple(run for tries in await asyncio.gather(*map(one, spec.tasks)) for run in tries)
-            runs = await approved(night, runs)
-        report = BatchReport(
-            batch_id=ledger.batch_id,
-            name=spec.name,
-            started_at=started_at,
-            ended_at=now(),
-            exit_code=exit_code(runs, interrupted=night.interrupt is not None),
-            routes=night.routes(),
-            runs=runs,
-            counts=count(runs),
-        )
-        await publish(night, report)
+            async with heeded(night):
+                runs = await approved(night, await _every_task(night, runner, probed=probed or ending))
+            report = BatchReport(
+                batch_id=ledger.batch_id,
+                name=spec.name,
+                started_at=started_at,
+                ended_at=now(),
+                exit_code=exit_code(runs, interrupted=night.interrupt is not None),
+                routes=night.routes(),
+                runs=runs,
+                counts=count(runs),
+            )
+            await publish(night, report)
         return report
     finally:
         night.close()
+
+
+async def _every_task(night: Night, runner: Runner, *, probed: bool) -> list[RunReport]:
+    """The attempts of all tasks, the board kept true meanwhile."""
+    if probed:
+        for route in night.batch.routes:
+            night.settle(Checked(route, 0.0))
+    else:
+        await preflights(night)
+    board = await open_board(night)
+
+    async def one(task: TaskSpec) -> list[RunReport]:
+        [tries] = await asyncio.gather(runner(night, task), return_exceptions=True)
+        runs = _runs(night, task, tries)
+        await board.decided(runs[-1])
+        return runs
+
+    return [run for tries in await asyncio.gather(*map(one, night.batch.tasks)) for run in tries]
 
 
 def end_state(report: BatchReport) -> State[Any]:

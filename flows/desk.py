@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from blocks.keys import reveal
+from flows.patience import patiently_here
 from overnight import lockfile
 from overnight.harnesses import HARNESSES
 from overnight.ledger import Ledger
@@ -46,7 +47,7 @@ def night_of(ledger: Ledger) -> Night:
         lock=lockfile.load(lock_path),
         lock_path=lock_path,
         harnesses=HARNESSES,
-        reveal=lambda provider: reveal(provider, os.environ),
+        reveal=lambda provider: patiently_here(lambda: reveal(provider, os.environ)),
         search_path=os.environ.get("PATH", os.defpath),
         tell=DESK.get().tell,
     )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.concurrency.asyncio import AcquireConcurrencySlotTimeoutError, concurrency
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.concurrency.asyncio import (
+    AcquireConcurrencySlotTimeoutError,
+    ConcurrencySlotAcquisitionError,
+    concurrency,
+)
+from prefect.exceptions import ObjectAlreadyExists
 
+from flows.patience import patiently
 from flows.private_server import OutOfReach
 from overnight.night import Night
 from overnight.spec import TaskSpec
@@ -16,6 +23,7 @@ from overnight.spec import TaskSpec
 # the shortest that Prefect 3.8.8 allows; so long is a slot lost after its holder was killed
 _LEASE_S = 60.0
 _LOOK_S = 15.0
+_AGAIN_S = 5.0
 
 
 def host_limit(host: str) -> str:
@@ -37,7 +45,7 @@ async def room(night: Night, task: TaskSpec) -> AsyncIterator[None]:
     the host's own list of runs; a lease that is lost meanwhile stops nothing.
     """
     host = task.route.host
-    await _made(host_limit(host), night.batch.hosts[host].slots)
+    await patiently(lambda: _make(host_limit(host), night.batch.hosts[host].slots))
     names = [host_limit(host), provider_limit(task.route.provider)]
     while not night.interrupted.is_set():
         entered = left = False
@@ -52,6 +60,12 @@ async def room(night: Night, task: TaskSpec) -> AsyncIterator[None]:
             if not entered:
                 continue
             raise
+        except ConcurrencySlotAcquisitionError as error:  # the API is away, or the limit is 0
+            if entered:
+                raise
+            get_run_logger().warning("no slot yet: %s", error.__cause__ or error)
+            await asyncio.sleep(_AGAIN_S)
+            continue
         except OutOfReach:
             if not left:  # giving the slot back may fail; its lease ends by itself
                 raise
@@ -59,10 +73,10 @@ async def room(night: Night, task: TaskSpec) -> AsyncIterator[None]:
     yield
 
 
-async def _made(name: str, slots: int) -> None:
-    """The limit is there and as large as asked for."""
+async def _make(name: str, slots: int) -> None:
+    """See that the limit is there and as large as asked for."""
     async with get_client() as client:
         try:
             await client.upsert_global_concurrency_limit_by_name(name, slots)
-        except PrefectHTTPStatusError:  # another worker made it meanwhile: the server of 3.8.8 answers that with 500
+        except ObjectAlreadyExists:  # another worker made it in the same moment
             await client.upsert_global_concurrency_limit_by_name(name, slots)

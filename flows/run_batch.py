@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from prefect import tags
 from prefect.client.schemas.objects import State
 from prefect.logging.handlers import APILogWorker
 
@@ -149,7 +150,8 @@ def _written_since(path: Path, began: datetime) -> BatchReport | None:
 
 async def _run(directory: Path, batch_id: str, lock: str) -> State[Any]:
     spec, _ = Ledger(directory, batch_id).reopen()
-    return await ended(batch(name=spec.name, resume=batch_id, state=str(directory), lock=lock, return_state=True))
+    with tags("overnight"):  # as deployments have it: the automation for crashed runs looks at these alone
+        return await ended(batch(name=spec.name, resume=batch_id, state=str(directory), lock=lock, return_state=True))
 
 
 class Interrupts:

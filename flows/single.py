@@ -18,6 +18,7 @@ from blocks.ssh_host import SSHHost
 from flows.attempts import attempts, carry_out, end_state
 from flows.cancel import finish
 from flows.limits import room
+from flows.patience import patiently
 from flows.prepare import checked, record, state_directory
 from flows.spread import REPORT
 from overnight import batchfile, lockfile
@@ -119,7 +120,8 @@ async def _carry_out(
         return Failed(message=str(shown), data=shown)
     if part_of:
         words = f"{task['id']} of {part_of}, for the batch"
-        await Artifact(type=REPORT, description=words, data=report.model_dump(mode="json", by_alias=True)).acreate()
+        handed_over = Artifact(type=REPORT, description=words, data=report.model_dump(mode="json", by_alias=True))
+        await patiently(handed_over.acreate)
     return end_state(report)
 
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -33,6 +34,7 @@ from prefect.utilities.urls import url_for
 from prefect.variables import Variable
 
 from flows.attempts import carry_out, decided, refusal, skipped
+from flows.patience import patiently
 from flows.private_server import OutOfReach
 from overnight.failures import BadInput, Evidence, FailureKind, fail
 from overnight.form import choice_of
@@ -145,14 +147,14 @@ class Children:
         async with AsyncExitStack() as slots:
             for slot in (self._room[task.route.host], self._at_once):
                 await slots.enter_async_context(slot)
-            launch, child = await _last_launch(night, task)
+            launch, child = await patiently(partial(_last_launch, night, task))
             refused = refusal(night, task)
             if refused is not None and child is None:
                 return [await skipped(night, task, refused)]
             while True:
                 child = child or await self._launch(night, task, launch)
                 ended = await self._ended(child)
-                report = await _report_of(child.id)
+                report = await patiently(partial(_report_of, child.id))
                 taken = _take(night, task, report) if report else []
                 if taken and not taken[-1].left_running:
                     return taken
@@ -164,7 +166,8 @@ class Children:
 
     async def _launch(self, night: Night, task: TaskSpec, launch: int) -> FlowRun:
         parameters = {**await in_thread(_parameters, night, task), **self._same_for_all}
-        call: Any = run_deployment(  # typed as if it were awaited
+        launched: Any = partial(  # typed as if it were awaited
+            run_deployment,
             UNIT,
             parameters=parameters,
             flow_run_name=f"batch {night.batch.name} / {task.id}",
@@ -172,7 +175,7 @@ class Children:
             idempotency_key=_key(night, task, launch),
             timeout=0,
         )
-        child: FlowRun = await call
+        child: FlowRun = await patiently(launched)
         night.tell(task.id, "dispatch", f"flow run {url_for(child)}")
         return child
 
@@ -193,7 +196,7 @@ class Children:
                     self._let_go()
                 try:
                     await self._look(client, night)
-                except OutOfReach as error:
+                except (OutOfReach, ObjectNotFound) as error:
                     get_run_logger().warning("Prefect does not answer, the runs go on: %s", error)
                 late = [c for c in self._waiting.values() if c.run.state is not None and c.run.state.is_scheduled()]
                 if late and (now() - said_at).total_seconds() > _SAY_AGAIN_S:

@@ -53,7 +53,7 @@ class Wish:
 
     def bootstrap(self) -> tuple[str, ...]:
         """Arguments for `python -m deployments.bootstrap`; paths made absolute, for it runs elsewhere."""
-        given = {
+        given: dict[str, Any] = {
             "--nightly": self.nightly and self.nightly.absolute(),
             "--at": self.at,
             "--timezone": self.timezone,
@@ -61,6 +61,8 @@ class Wish:
             "--lock": self.lock and self.lock.absolute(),
             "--state": self.state and self.state.absolute(),
         }
+        # a batch that spreads its tasks is a flow run itself
+        given |= {"--at-once": SQLITE_FLOW_RUNS - 1}
         return tuple(part for name, value in given.items() if value is not None for part in (name, str(value)))
 
 

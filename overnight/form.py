@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overnight import lockfile
 from overnight.failures import BadInput
-from overnight.lockfile import ProviderLock, suggest
+from overnight.lockfile import DEFAULT_LOCK, ProviderLock, load, suggest
 from overnight.route import Route
 from overnight.spec import Limits
 
@@ -58,14 +57,14 @@ def name_from(instruction: str) -> str:
 
 
 def _with_choices(schema: dict[str, Any], form: type[TaskForm]) -> None:
-    schema["properties"]["route"]["enum"] = choices(lockfile.load(form.choices_from))
+    schema["properties"]["route"]["enum"] = choices(load(form.choices_from))
 
 
 class TaskForm(BaseModel):
     """One task of a batch that is typed into the form. Its routes are those of the lock at `choices_from`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Task", json_schema_extra=_with_choices)
-    choices_from: ClassVar[Path] = lockfile.DEFAULT_LOCK
+    choices_from: ClassVar[Path] = DEFAULT_LOCK
 
     instruction: str = Field(
         description="What the agent should do", examples=["Add structured logging to server.py"], min_length=1

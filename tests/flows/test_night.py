@@ -142,11 +142,17 @@ def test_prefect_recorded_every_stage(night: tuple[World, dict[str, Any]]) -> No
     (flow,) = database.execute("select state_type from flow_run").fetchall()
     database.close()
     states = dict(rows)
-    assert states["greet #1 outcome"] == "COMPLETED"
-    assert states["careless #1 outcome"] == "FAILED"
+    assert states["batch tonight / greet #1 outcome"] == "COMPLETED"
+    assert states["batch tonight / careless #1 outcome"] == "FAILED"
     for stage in ("dispatch", "monitor", "collect"):
-        assert states[f"count #1 {stage}"] == "COMPLETED"
-    assert {"tonight-runs", "tonight-report", "tonight-task-greet", "tonight-task-story"} <= artifacts
+        assert states[f"batch tonight / count #1 {stage}"] == "COMPLETED"
+    assert {
+        "tonight-runs",
+        "tonight-report",
+        "tonight-task-greet",
+        "tonight-task-story",
+        "tonight-progress",
+    } <= artifacts
     assert flow == ("FAILED",)
 
 

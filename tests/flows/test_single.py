@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -57,6 +56,12 @@ def flow_process(run_id: UUID) -> psutil.Process:
     return next(p for p in every if (p.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(run_id))
 
 
+def has_committed(up: Served, name: str, count: int = 1) -> bool:
+    """Whether so many agents of a batch have made their commit on the host."""
+    told = [run / "work" / ".git" / "logs" / "HEAD" for run in up.runs.glob(f"{name}-*")]
+    return sum(log.exists() and "Add greeting" in log.read_text() for log in told) == count
+
+
 def until(holds: Any, timeout_s: float = 90) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
@@ -101,8 +106,7 @@ def test_a_failed_task_shows_its_cause_and_its_mend(up: Served) -> None:
 
 def test_cancel_ends_the_run_on_its_host_and_collects_what_it_committed(up: Served) -> None:
     begun = up.single(SLOW, name="slow")
-    until(lambda: list(up.runs.glob("slow-*/work/greeting.txt")))
-    until(lambda: _has_commit(next(up.runs.glob("slow-*/work"))))
+    until(lambda: has_committed(up, "slow"))
 
     up.cancel(begun)
     run = up.ended(begun)
@@ -113,21 +117,13 @@ def test_cancel_ends_the_run_on_its_host_and_collects_what_it_committed(up: Serv
 
 def test_a_flow_that_is_killed_while_it_is_cancelled_is_finished_by_its_worker(up: Served) -> None:
     begun = up.single(SLOW, name="brief")
-    until(lambda: list(up.runs.glob("brief-*/work/greeting.txt")))
-    until(lambda: _has_commit(next(up.runs.glob("brief-*/work"))))
+    until(lambda: has_committed(up, "brief"))
     flow = flow_process(begun)
     flow.send_signal(signal.SIGSTOP)  # it cannot hear the request, as one that hangs
     up.cancel(begun)
     until(lambda: not living(up), 120)
     until(lambda: committed(up, "brief", "brief") == ["Add greeting"])
     assert words(up.ended(begun)).startswith("Cancelled")
-
-
-def _has_commit(work: Path) -> bool:
-    return (
-        len(list((work / ".git" / "logs").glob("HEAD"))) == 1
-        and "Add greeting" in (work / ".git/logs/HEAD").read_text()
-    )
 
 
 @pytest.mark.parametrize(("decision", "delivered"), [("all", ["Add greeting"]), ("none", [])])
@@ -149,7 +145,7 @@ def test_a_branch_waits_for_a_persons_word(up: Served, decision: str, delivered:
 
 def test_a_killed_flow_is_seen_and_resumed_with_the_same_button(up: Served) -> None:
     begun = up.single(SLOW, name="crash")
-    until(lambda: list(up.runs.glob("crash-*/work/greeting.txt")))
+    until(lambda: has_committed(up, "crash"))
     batch_id = next(up.runs.glob("crash-*")).name.rpartition(".")[0].rpartition(".")[0]
     flow_process(begun).kill()
     assert words(up.ended(begun)).startswith("Crashed")

@@ -13,7 +13,7 @@ import pytest
 
 from overnight.rehearsal.model import Shell, Tape, Wait
 from tests.flows.served import Served, served
-from tests.flows.test_single import living, until, words
+from tests.flows.test_single import has_committed, living, until, words
 from tests.overnight.nights import COMMIT, MODEL
 
 pytestmark = pytest.mark.full
@@ -77,10 +77,6 @@ def flow_processes(name: str, up: Served) -> list[psutil.Process]:
     return found
 
 
-def all_started(up: Served, name: str) -> bool:
-    return len(list(up.runs.glob(f"{name}-*.t*/work/greeting.txt"))) == 3
-
-
 def check_whole(up: Served, name: str) -> None:
     found = report(up, name)
     for i in range(3):
@@ -91,7 +87,7 @@ def check_whole(up: Served, name: str) -> None:
 
 def test_tasks_whose_flows_died_are_found_again_and_nothing_runs_twice(up: Served) -> None:
     begun = up.start("batch/batch", files=[str(batch_file(up, "torn", tasks(SLOW, 3)))])
-    until(lambda: all_started(up, "torn"), 120)
+    until(lambda: has_committed(up, "torn", 3), 120)
     for process in flow_processes("batch torn / ", up):
         process.kill()
     assert words(up.ended(begun, 400)) == "Completed: 3 succeeded"
@@ -100,7 +96,7 @@ def test_tasks_whose_flows_died_are_found_again_and_nothing_runs_twice(up: Serve
 
 def test_a_batch_whose_flow_died_is_resumed_and_finds_its_flow_runs(up: Served) -> None:
     begun = up.start("batch/batch", files=[str(batch_file(up, "shot", tasks(SLOW, 3)))])
-    until(lambda: all_started(up, "shot"), 120)
+    until(lambda: has_committed(up, "shot", 3), 120)
     for process in flow_processes("batch shot", up):
         if process.environ()["PREFECT__FLOW_RUN_ID"] == str(begun):
             process.kill()
@@ -113,7 +109,7 @@ def test_a_batch_whose_flow_died_is_resumed_and_finds_its_flow_runs(up: Served) 
 
 def test_cancel_reaches_every_task(up: Served) -> None:
     begun = up.start("batch/batch", files=[str(batch_file(up, "stop", tasks(LONG, 3)))])
-    until(lambda: all_started(up, "stop"), 120)
+    until(lambda: has_committed(up, "stop", 3), 120)
     up.cancel(begun)
     assert words(up.ended(begun)).startswith("Cancelled")
     until(lambda: not living(up))

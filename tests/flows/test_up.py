@@ -282,7 +282,7 @@ def test_down_leaves_running_batches_to_their_hosts_and_nothing_else(house: Hous
     """The last of this module."""
     deployment = house.asked("/deployments/name/batch/overnight")["id"]
     run = house.asked(f"/deployments/{deployment}/create_flow_run", state={"type": "SCHEDULED"})["id"]
-    batch_id = house.world.found("batches/night-*/runs/*/handle.json").parents[2].name
+    batch_id = house.world.found("batches/night-*/runs/*/handle.json", 150).parents[2].name
     done = house.overnight("down")
     assert done.code == 0, done.err
     assert f"--resume {batch_id} --state {house.world.state}" in done.out

@@ -85,6 +85,7 @@ def full_run(**changes: Any) -> RunReport:
         usd=0.5,
         claims="it reported success; there is no commit",
         log="/state/runs/x",
+        approved=True,
         **changes,
     )
 

@@ -148,6 +148,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("base_url", "https://elsewhere.example"),
     ("longest_wait_s", 1.0),
     ("verify", "make test"),
+    ("approve", True),
 ]
 
 

@@ -50,9 +50,6 @@ class Browser:
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).click()
 
-    def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name, exact=True).click()
-
     def menu(self, item: str) -> None:
         """Choose from the menu behind the three dots of a flow run's page."""
         self.page.locator("button[aria-haspopup=menu]").first.click()
@@ -68,6 +65,10 @@ class Browser:
         control = self._control(label)
         control.or_(control.get_by_role("button")).filter(has_text="Select").last.click()
         self.page.get_by_role("option", name=option, exact=True).click()
+
+    def add_item(self, label: str) -> None:
+        """Add an entry to a field that is a list."""
+        self._label(label).locator("xpath=following::button[normalize-space()='Add item'][1]").click()
 
     def to_the_top(self) -> None:
         self.page.evaluate("window.scrollTo(0, 0)")
@@ -122,9 +123,12 @@ class Browser:
         self.page.wait_for_url(re.compile(re.escape(to)))
         self.page.wait_for_load_state("networkidle")
 
+    def _label(self, words: str) -> Locator:
+        fitting = re.compile(f"^{re.escape(words)}( \\(Optional\\))?$")
+        return self.page.locator("label").filter(has_text=fitting).first
+
     def _control(self, label: str) -> Locator:
-        name = self.page.locator("label").filter(has_text=re.compile(f"^{re.escape(label)}( \\(Optional\\))?$"))
-        return self.page.locator(f'[id="{name.first.get_attribute("for")}"]')
+        return self.page.locator(f'[id="{self._label(label).get_attribute("for")}"]')
 
 
 def chromium() -> str:

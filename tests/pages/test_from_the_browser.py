@@ -21,6 +21,7 @@ from tests.pages.conftest import WAIT_S, Up
 
 pytestmark = pytest.mark.full
 ROUTE, WRONG_ROUTE = ("claude-code / rehearsal / rehearsal-large", "claude-code / rehearsal-incident / rehearsal-large")
+ENDED = ("Completed", "Failed", "Crashed", "Cancelled")
 README_PICTURE = Path(__file__).with_name("from-the-browser.png")
 MOST_BYTES = 150_000
 
@@ -58,13 +59,14 @@ def counted(here: World, up: Up, browser: Browser, key: str) -> tuple[str, datet
     began = datetime.now(UTC)
     asked = f"{COUNT}.\nLet it print 0, 1 and 2."
     form(browser, here, asked, verify="python3 count.py", name="counter", repo="/srv/git/app.git")
+    browser.page.get_by_label("Run Name").fill("counter")
     browser.to_the_top()
     picture = browser.shot("single-form")
     if not README_PICTURE.exists():  # delete it to have it made anew
         shutil.copy(picture, README_PICTURE)
     browser.fill({"repo": str(here.repo)})
     run_id = browser.submit()
-    assert up.becomes(run_id, "Completed", "Failed", "Crashed")["name"] == "Completed"
+    assert up.becomes(run_id, *ENDED)["name"] == "Completed"
     return run_id, began
 
 
@@ -117,7 +119,7 @@ def test_what_the_form_cannot_check_is_refused_in_the_words_of_the_command_line(
 ) -> None:
     form(browser, here, GREETING, repo=str(here.directory / "nowhere"))
     run_id = browser.submit()
-    refused = up.becomes(run_id, "Failed", "Completed", "Crashed")
+    refused = up.becomes(run_id, *ENDED)
     assert refused["name"] == "Failed"
     browser.flow_run(run_id, "Details")
     browser.sees(f"no folder {here.directory / 'nowhere'}")
@@ -130,13 +132,16 @@ def test_the_cause_and_the_mend_stand_on_the_page(here: World, up: Up, browser: 
     assert saved.code == 0, saved.err
     form(browser, here, GREETING, WRONG_ROUTE, name="incident")
     run_id = browser.submit()
-    up.becomes(run_id, "Failed", "Completed", "Crashed")
+    up.becomes(run_id, *ENDED)
     browser.flow_run(run_id, "Details")
     browser.sees("provider rejects x-api-key, accepts the same key as Authorization: Bearer")
     browser.shot("incident", whole=True)
     browser.flow_run(run_id, "Task Runs")
     browser.sees("Skipped")
     browser.shot("incident-task-runs", whole=True)
+    browser.task_run(run_id, "of rehearsal-incident")
+    browser.sees("put {key} into ANTHROPIC_AUTH_TOKEN instead of ANTHROPIC_API_KEY")
+    browser.shot("incident-preflight", whole=True)
 
 
 def test_cancel_ends_the_run_on_its_host_and_collects_what_it_committed(
@@ -149,7 +154,7 @@ def test_cancel_ends_the_run_on_its_host_and_collects_what_it_committed(
     browser.flow_run(run_id, "Logs")
     browser.menu("Cancel")
     browser.press("Cancel Flow Run")
-    assert up.becomes(run_id, "Cancelled", "Completed", "Failed", "Crashed")["name"] == "Cancelled"
+    assert up.becomes(run_id, *ENDED)["name"] == "Cancelled"
     (run,) = report_of(up, "novel")["runs"]
     assert (run["state"], [commit["subject"] for commit in run["commits"]]) == ("cancelled", ["Chapter one"])
     assert here.git("log", "-1", "--format=%s", run["commits"][-1]["sha"]) == b"Chapter one\n"
@@ -164,15 +169,26 @@ def test_a_paused_run_is_delivered_after_approval(here: World, up: Up, browser: 
     form(browser, here, COUNT, name="careful")
     browser.switch("approve")
     run_id = browser.submit()
-    assert up.becomes(run_id, "Paused", "Completed", "Failed", "Crashed")["name"] == "Paused"
+    assert up.becomes(run_id, "Paused", *ENDED)["name"] == "Paused"
     assert not here.git("branch", "--list", "overnight/careful-*/careful").strip()
     browser.flow_run(run_id, "Logs")
     browser.menu("Resume")
     browser.sees("count.py")
     browser.shot("approval")
     browser.press("Resume")
-    assert up.becomes(run_id, "Completed", "Failed", "Crashed", "Cancelled")["name"] == "Completed"
+    assert up.becomes(run_id, *ENDED)["name"] == "Completed"
     (run,) = report_of(up, "careful")["runs"]
+    assert here.git("show", f"{run['branch']}:count.py").decode() == COUNTER
+
+
+def test_a_batch_typed_into_the_form_becomes_commits(here: World, up: Up, browser: Browser, key: str) -> None:
+    browser.new_run("batch")
+    browser.add_item("tasks")
+    browser.fill({"Instruction": COUNT, "Repo": str(here.repo), "Host": "box", "Id": "count", "name": "evening"})
+    browser.choose("Route", ROUTE)
+    browser.shot("batch-form", whole=True)
+    assert up.becomes(browser.submit(), *ENDED)["name"] == "Completed"
+    (run,) = report_of(up, "evening")["runs"]
     assert here.git("show", f"{run['branch']}:count.py").decode() == COUNTER
 
 
