@@ -22,11 +22,15 @@ _STANDS_IN = ("scripted", "rehearsal")  # what needs no account comes last in a 
 
 
 def choices(lock: ProviderLock) -> list[str]:
-    """Every `harness / provider / model` that the lock can start, by provider; the rehearsal's last."""
+    """Every `harness / provider / model` that the lock can start, by provider; the rehearsal's last.
+
+    A provider whose address is still the user's to set cannot be started.
+    """
     found = [
         (provider, harness, model)
         for provider, entry in lock.providers.items()
-        for harness in entry.harnesses
+        for harness, wiring in entry.harnesses.items()
+        if not entry.endpoints[wiring.endpoint].is_yours
         for model in entry.models
     ]
     found.sort(key=lambda route: (any(part.startswith(_STANDS_IN) for part in route[:2]), route))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from overnight.failures import BadInput, Failure, FailureKind, fail
 from overnight.harnesses import HARNESSES
-from overnight.lockfile import Provider, ProviderLock, Wiring, suggest
+from overnight.lockfile import OVERLAY, Provider, ProviderLock, Wiring, suggest
 from overnight.probe import Direct, direct, wrong_header
 
 _K = FailureKind
@@ -65,7 +65,9 @@ def key_question(
     wiring = lock.wiring(provider, chosen, where=where, field="--harness")
     if chosen not in known:
         raise BadInput(where, "--harness", f"unknown harness {chosen!r}", suggest(chosen, known))
-    asked = model or next(iter(entry.models))
+    asked = model or next(iter(entry.models), "")
+    if not asked:
+        raise BadInput(where, "--model", f"the lock knows no model of {provider}", f"Add one in {OVERLAY}")
     lock.model(provider, asked, where=where, field="--model")
     return KeyQuestion(provider, entry, chosen, wiring, asked, lock.harnesses[chosen].probe.timing.request_timeout_s)
 

@@ -12,55 +12,63 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import date
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from overnight.facts import Entry, Fact, VariableName
+from overnight.facts import Header as Header  # as: readers of the lock take its words from here
+from overnight.facts import Provenance as Provenance  # as: above
 from overnight.failures import BadInput, FailureKind
+from overnight.harnessentry import HarnessEntry as HarnessEntry  # as: above
+from overnight.harnessentry import Timing as Timing  # as: above
+from overnight.traps import Trap, TrapId
 
 T = TypeVar("T")
 
 DEFAULT_LOCK = Path(__file__).resolve().parent.parent / "providers.lock.json"
 LOCK_VARIABLE = "OVERNIGHT_LOCK"
-
-
-class Header(StrEnum):
-    """How a key travels on the wire."""
-
-    BEARER = "bearer"
-    X_API_KEY = "x-api-key"
-
-    @property
-    def wire(self) -> str:
-        """The header as HTTP shows it."""
-        return "Authorization: Bearer" if self is Header.BEARER else "x-api-key"
-
-    def carry(self, key: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {key}"} if self is Header.BEARER else {"x-api-key": key}
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Provenance(_Entry):
-    """Where a fact comes from. `unverified` facts are used and reported as such."""
-
-    source: str = Field(description="Document, page or measurement")
-    date: date
-    confidence: Literal["official", "measured", "third-party", "inferred", "unverified"]
-
-
-class Fact(_Entry):
-    provenance: Provenance
+OVERLAY = "overnight.lock.json"
+"""The file in which users add to the lock, or override it."""
 
 
 class Endpoint(Fact):
-    """A base URL as harnesses want it: no `/v1` at the end unless the provider's path has one."""
+    """A base URL as harnesses want it: no `/v1` at the end unless the provider's path has one.
+
+    One that holds `{host}` is yours to set, whole, in an overlay.
+    """
 
     url: str = Field(pattern=r"^https?://[^\s\"']*[^\s\"'/]$", description="Without a slash at the end")
+
+    @property
+    def is_yours(self) -> bool:
+        """Whether the user has still to say where it is."""
+        return "{host}" in self.url
+
+
+class OtherUrl(Fact):
+    """An address of the provider that these harnesses cannot use, or not for this provider's keys."""
+
+    url: str = Field(pattern=r"^https?://[^\s\"']*[^\s\"'/]$", description="Without a slash at the end")
+    speaks: Literal["openai-chat", "openai-responses", "anthropic"]
+    note: str = ""
+
+
+class FreeProbe(Fact):
+    """A call that costs nothing and proves less than a message does.
+
+    `good` is what the body of a good answer says, by dotted path; where it is
+    not empty the HTTP status alone proves nothing. `key_as` "none" marks a call
+    that is answered without any key: a probe that passes wrongly.
+    """
+
+    method: Literal["GET", "POST"] = "GET"
+    url: str
+    key_as: Literal["bearer", "x-api-key", "raw", "none"]
+    proves: tuple[Literal["auth", "model", "billing", "quota"], ...]
+    good: dict[str, str | int | bool] = Field({}, description="By dotted path in the body")
+    note: str = ""
 
 
 class Accepts(Fact):
@@ -116,21 +124,6 @@ class KeyShape(Fact):
     note: str = ""
 
 
-class Timing(_Entry):
-    """How long the harness itself waits for the provider before it says so.
-
-    The longest honest silence is `request_timeout_s * (retries + 1) + backoff_s`.
-    """
-
-    request_timeout_s: Annotated[float, Field(gt=0)]
-    retries: Annotated[int, Field(ge=0)]
-    backoff_s: Annotated[float, Field(ge=0)]
-
-    @property
-    def longest_s(self) -> float:
-        return self.request_timeout_s * (self.retries + 1) + self.backoff_s
-
-
 class Wiring(Fact):
     """How one harness reaches one provider.
 
@@ -140,9 +133,9 @@ class Wiring(Fact):
     """
 
     endpoint: str = Field(description="Key in the provider's `endpoints`")
-    set: dict[str, str]
-    empty: dict[str, str] = {}
-    absent: dict[str, str] = {}
+    set: dict[VariableName, str]
+    empty: dict[VariableName, str] = Field({}, description="Set to nothing, each with the reason")
+    absent: dict[VariableName, str] = Field({}, description="Must not exist, each with the reason")
     flags: tuple[str, ...] = ()
     timing: Timing | None = Field(None, description="Overrides the harness's own")
 
@@ -151,12 +144,22 @@ class Wiring(Fact):
         return tuple(name for name, value in self.set.items() if "{key}" in value)
 
 
-class Provider(_Entry):
+class CloudWiring(Fact):
+    """How one harness is told to use a cloud's own door. See EnvironmentOnly for what `set` and `yours` hold."""
+
+    set: dict[VariableName, str]
+    yours: dict[VariableName, str] = Field({}, description="Names only the user can fill, with what belongs there")
+    wire: str = Field(description="How the request is signed, in words")
+
+
+class Provider(Entry):
     title: str
     endpoints: dict[str, Endpoint]
+    other_urls: dict[str, OtherUrl] = Field({}, description="Addresses that do not serve these harnesses")
     headers: dict[Header, Accepts]
     models: dict[str, Model]
     probe: Probe
+    free_probes: tuple[FreeProbe, ...] = ()
     errors: tuple[ErrorRule, ...] = ()
     terms: Terms
     key: KeyShape | None = None
@@ -171,44 +174,32 @@ class Provider(_Entry):
         return self
 
 
-class Version(Fact):
-    status: Literal["good", "bad"]
-    note: str = ""
+class EnvironmentOnly(Entry):
+    """A way in that needs no key of ours, or more than one: `overnight lock env` writes it, no run is started with it.
 
-
-class ProbeMode(_Entry):
-    """What differs when the harness is started as a probe: flags added, waits shortened, wall limit."""
-
-    flags: tuple[str, ...] = ()
-    env: dict[str, str] = {}
-    timing: Timing
-    total_s: float
-
-
-class HarnessEntry(Fact):
-    """What holds for a harness whatever the provider.
-
-    `env` values may hold `{request_timeout_ms}`, `{request_timeout_s}` and
-    `{retries}`. `timing` is None for a harness that cannot be told how long to wait.
+    `set` values may hold `{model}` and `{key}`; `yours` are names that only the
+    user can fill, with what belongs there.
     """
 
-    versions: dict[str, Version]
-    flags: tuple[str, ...] = ()
-    env: dict[str, str] = {}
-    absent: dict[str, str] = {}
-    timing: Timing | None = None
-    probe: ProbeMode
+    title: str
+    harnesses: dict[str, CloudWiring]
+    models: dict[str, Model]
 
 
-class ProviderLock(_Entry):
+class ProviderLock(Entry):
     """The whole lock file, schema version 1."""
 
     schema_: Literal[1] = Field(alias="schema")
     as_of: date
     providers: dict[str, Provider]
     harnesses: dict[str, HarnessEntry]
+    environment_only: dict[str, EnvironmentOnly] = Field({}, description="Ways in that no run is started with")
+    known_bad: dict[TrapId, Trap] = Field({}, description="Named traps, each with its mend")
 
     def provider(self, name: str, *, where: str, field: str) -> Provider:
+        if name in self.environment_only:
+            mend = f"overnight lock env {name} HARNESS writes what the agent needs, to start it yourself"
+            raise BadInput(where, field, f"{name} is environment-only: no run is started with it", mend)
         return _found(self.providers, name, "provider", where, field)
 
     def harness(self, name: str, *, where: str, field: str) -> HarnessEntry:
@@ -218,10 +209,17 @@ class ProviderLock(_Entry):
         """How `harness` reaches `provider`.
 
         Raises:
-            BadInput: the lock has no such pair; the message lists the harnesses that can.
+            BadInput: the lock has no such pair, and the message lists the harnesses that can; or the
+                provider's address is the user's to set, and nobody did.
         """
         entry = self.provider(provider, where=where, field=field)
-        return _found(entry.harnesses, harness, f"harness for provider {provider}", where, field)
+        wiring = _found(entry.harnesses, harness, f"harness for provider {provider}", where, field)
+        endpoint = entry.endpoints[wiring.endpoint]
+        if endpoint.is_yours:
+            place = f"providers.{provider}.endpoints.{wiring.endpoint}.url"
+            mend = f"In {OVERLAY}, set {place} to its address, e.g. {endpoint.url.replace('{host}', '10.0.0.5')}"
+            raise BadInput(where, field, f"the address of {provider} is yours to set", mend)
+        return wiring
 
     def model(self, provider: str, model: str, *, where: str, field: str) -> Model:
         entry = self.provider(provider, where=where, field=field)

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from overnight.env import Absent, Binding, EnvPatch, Secret, Value
+from overnight.env import EnvPatch, Value
 from overnight.failures import BadInput
 from overnight.lockfile import HarnessEntry, Header, ProviderLock, Timing, Wiring, suggest
 from overnight.route import Route
+from overnight.routeenv import route_env
 from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
 
 COMMIT_REQUEST = "\n\nBefore you finish, commit your work with git on the branch that is checked out."
@@ -259,21 +260,9 @@ class Planner:
     ) -> EnvPatch:
         route, host = task.route, self.batch.hosts[task.route.host]
         url = self.lock.providers[route.provider].endpoints[wiring.endpoint].url
-        fill = {"base_url": url, "model": route.model}
-        if timing is not None:
-            seconds = timing.request_timeout_s
-            fill |= {"request_timeout_ms": str(round(seconds * 1000)), "request_timeout_s": f"{seconds:g}"}
-            fill |= {"retries": str(timing.retries)}
-        plain = {n: v for n, v in wiring.set.items() if "{key}" not in v}
-        bindings: list[tuple[str, Binding]] = [
-            *((n, Value(_filled(v, fill))) for n, v in {**entry.env, **more}.items()),
-            *((n, Value(_filled(v, fill))) for n, v in plain.items()),
-            *((n, Value("")) for n in wiring.empty),
-            *((n, Absent(why)) for n, why in {**entry.absent, **wiring.absent}.items()),
-            *((n, Secret(route.provider)) for n in wiring.key_variables),
-        ]
         try:
-            return _workspace_env(host, self.batch.author).joined(EnvPatch(bindings))
+            wired = route_env(route.provider, wiring, entry, url, route.model, timing, more)
+            return _workspace_env(host, self.batch.author).joined(wired)
         except ValueError as error:
             place = f"providers.{route.provider}.harnesses.{route.harness}"
             raise BadInput(self.lock_path, place, str(error), "State each variable once") from error
@@ -318,10 +307,3 @@ def _workspace_env(host: HostSpec, author: str) -> EnvPatch:
             ("GIT_TERMINAL_PROMPT", Value("0")),
         ]
     )
-
-
-def _filled(text: str, names: Mapping[str, str]) -> str:
-    """Replace the placeholders we know; other braces are the value's own."""
-    for name, value in names.items():
-        text = text.replace("{" + name + "}", value)
-    return text

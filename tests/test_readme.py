@@ -69,7 +69,7 @@ def test_the_providers_are_those_of_the_lock() -> None:
     listed = re.search(r"Providers in the lock: ([^.]*)\.", README.read_text())
     assert listed is not None
     ours = {name for name in lockfile.load().providers if not name.startswith("rehearsal")}
-    assert set(listed[1].split(", ")) == ours
+    assert set(re.split(r",\s+", listed[1])) == ours
 
 
 if __name__ == "__main__":

@@ -88,7 +88,15 @@ def test_what_the_lock_does_not_know_is_refused(tmp_path: Path, choice: dict[str
 
 
 @pytest.mark.parametrize("name", list(lockfile.load().providers))
-def test_every_provider_of_the_lock_can_be_asked(name: str) -> None:
-    question = key_question(lockfile.load(), name)
+def test_every_provider_of_the_lock_can_be_asked_once_it_is_known_where_it_is_and_what_it_serves(name: str) -> None:
+    lock = lockfile.load()
+    entry = lock.providers[name]
+    missing = [each for each in entry.endpoints.values() if each.is_yours] or not entry.models
+    if missing:
+        with pytest.raises(BadInput, match=r"the address of|the lock knows no model of") as caught:
+            key_question(lock, name)
+        assert "overnight.lock.json" in caught.value.mend
+        return
+    question = key_question(lock, name)
     assert question.model in question.entry.models
     assert question.variable in question.wiring.set

@@ -1,5 +1,6 @@
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ each_wiring = pytest.mark.parametrize(("provider", "harness", "wiring"), WIRINGS
 
 def test_names_every_promised_provider_and_harness() -> None:
     promised = "anthropic zai zhipu moonshot moonshot-cn deepseek minimax minimax-cn openrouter rehearsal rehearsal-x"
+    promised += " kimi-coding alibaba-coding dashscope volcengine-coding volcengine mimo stepfun siliconflow vercel"
+    promised += " fireworks litellm ollama lm-studio vllm llama-cpp"
     assert set(promised.split()) <= set(LOCK.providers)
+    assert set(LOCK.environment_only) == {"bedrock", "vertex", "foundry"}
     assert set(LOCK.harnesses) == {"claude-code", "goose", "scripted"}
     assert all("claude-code" in provider.harnesses for provider in LOCK.providers.values())
 
@@ -125,6 +129,35 @@ def test_longest_wait_counts_every_try() -> None:
 def test_providers_with_one_error_table_keep_one(family: tuple[str, ...]) -> None:
     first, *others = (LOCK.providers[name].errors for name in family)
     assert all(other == first for other in others)
+
+
+def test_every_fact_says_where_it_comes_from_and_none_is_from_later_than_the_lock() -> None:
+    sources = list(provenances(RAW))
+    assert len(sources) > 400
+    for source in sources:
+        assert source["source"].strip()
+        assert source["date"] <= RAW["as_of"]
+
+
+def provenances(data: Any) -> Iterator[dict[str, str]]:
+    below = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    for each in below:
+        yield from provenances(each)
+    if isinstance(data, dict) and "provenance" in data:
+        yield data["provenance"]
+
+
+def test_an_address_that_is_yours_to_set_starts_no_run() -> None:
+    with pytest.raises(BadInput) as caught:
+        LOCK.wiring("ollama", "claude-code", where="night.yaml", field="tasks[0].route.harness")
+    assert caught.value.problem == "the address of ollama is yours to set"
+    assert "providers.ollama.endpoints.anthropic.url" in caught.value.mend
+
+
+def test_what_is_environment_only_starts_no_run() -> None:
+    with pytest.raises(BadInput, match="bedrock is environment-only") as caught:
+        LOCK.provider("bedrock", where="night.yaml", field="tasks[0].route.provider")
+    assert "overnight lock env bedrock" in caught.value.mend
 
 
 def test_third_party_models_are_no_claude_names() -> None:

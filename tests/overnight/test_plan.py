@@ -21,7 +21,8 @@ from tests.overnight.samples import BATCH_ID, BOX, LOCK, ROUTE, batch, plan, pla
 ROUTES = [
     pytest.param({"host": "box", "harness": harness, "provider": provider, "model": model}, id=f"{provider}-{harness}")
     for provider, entry in LOCK.providers.items()
-    for harness in entry.harnesses
+    for harness, wiring in entry.harnesses.items()
+    if not entry.endpoints[wiring.endpoint].is_yours
     for model in itertools.islice(entry.models, 1)
 ]
 

@@ -1,0 +1,73 @@
+"""The part of an agent's environment that the lock decides; what a run gets, and what `overnight lock env` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from overnight.env import Absent, Binding, EnvPatch, Secret, Value
+from overnight.harnessentry import HarnessEntry, Timing
+from overnight.lockfile import CloudWiring, Wiring
+
+
+def route_env(
+    provider: str,
+    wiring: Wiring,
+    entry: HarnessEntry,
+    url: str,
+    model: str,
+    timing: Timing | None,
+    more: Mapping[str, str] | None = None,
+) -> EnvPatch:
+    """All that harness and provider need; nothing of the host or the workspace.
+
+    Args:
+        more: Variables beside, or instead of, the harness's own.
+
+    Raises:
+        ValueError: the lock binds a name twice.
+    """
+    fill = {"base_url": url, "model": model, **_waits(timing)}
+    bindings: list[tuple[str, Binding]] = [
+        *((name, Value(_filled(value, fill))) for name, value in {**entry.env, **(more or {})}.items()),
+        *_set(provider, wiring.set, fill),
+        *((name, Value("")) for name in wiring.empty),
+        *((name, Absent(why)) for name, why in {**entry.absent, **wiring.absent}.items()),
+    ]
+    return EnvPatch(bindings)
+
+
+def cloud_env(name: str, wiring: CloudWiring, entry: HarnessEntry, model: str) -> EnvPatch:
+    """The same for a cloud's own door; its `yours` are not in it. Raises as `route_env` does."""
+    fill = {"model": model, **_waits(entry.timing)}
+    own = {*wiring.set, *wiring.yours}
+    return EnvPatch(
+        [
+            *((each, Value(_filled(value, fill))) for each, value in entry.env.items()),
+            *_set(name, wiring.set, fill),
+            *((each, Absent(why)) for each, why in entry.absent.items() if each not in own),
+        ]
+    )
+
+
+def _set(provider: str, names: Mapping[str, str], fill: Mapping[str, str]) -> list[tuple[str, Binding]]:
+    return [
+        (name, Secret(provider) if "{key}" in value else Value(_filled(value, fill))) for name, value in names.items()
+    ]
+
+
+def _waits(timing: Timing | None) -> dict[str, str]:
+    if timing is None:
+        return {}
+    seconds = timing.request_timeout_s
+    return {
+        "request_timeout_ms": str(round(seconds * 1000)),
+        "request_timeout_s": f"{seconds:g}",
+        "retries": str(timing.retries),
+    }
+
+
+def _filled(text: str, names: Mapping[str, str]) -> str:
+    """Replace the placeholders we know; other braces are the value's own."""
+    for name, value in names.items():
+        text = text.replace("{" + name + "}", value)
+    return text
