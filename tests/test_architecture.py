@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("overnight", "blocks", "tasks", "flows", "deployments")
 # inside overnight, a module imports from its own group and from groups before it
 GROUPS = (
-    ("failures", "env", "events", "inventory"),
+    ("failures", "env", "events", "inventory", "facts", "harnessentry", "traps"),
     ("lockfile", "route", "handle", "keyshape", "redact"),
-    ("wire", "spec", "transcript", "yamlfile"),
+    ("layers", "routeenv", "wire", "spec", "transcript", "yamlfile"),
     ("plan", "batchfile", "form", "silence", "outcome", "collected", "report", "morning", "ledger", "past"),
-    ("harnesses", "hosts", "git", "probe", "keycheck"),
+    ("harnesses", "hosts", "git", "probe", "keycheck", "soundness", "envtext", "explain", "lockdiff", "launchers"),
     (
         "order",
         "remote",
@@ -35,6 +35,7 @@ GROUPS = (
         "delivery",
         "sweep",
     ),
+    ("launchers",),
     ("rehearsal",),
 )
 ONLY_IN = {
