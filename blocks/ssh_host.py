@@ -21,8 +21,8 @@ class SSHHost(Block):
 
     _block_type_name: ClassVar[str | None] = "SSH Host"
     _block_type_slug: ClassVar[str | None] = SLUG
-    # no _logo_url and no _documentation_url: prefect 3.8.8 takes http addresses alone, which a server without the
-    # internet cannot show; a data: URL put there by the REST API breaks every client that reads the block type
+    # the logo is set by blocks.register; no documentation link, for prefect 3.8.8 takes http addresses alone and the
+    # README has none: the description says what it would
     _description: ClassVar[str | None] = (
         "A machine that carries agent runs, reached over SSH as one user with a private key and a pinned host key. "
         "It needs git and Python 3.8 or newer, and keeps no provider's key. Save it from a terminal with "

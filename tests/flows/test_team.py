@@ -167,6 +167,7 @@ def test_a_worker_and_an_api_die_and_nothing_is_lost_or_doubled(here: Team) -> N
     until(lambda: begun(here) >= 20, 240)
     # the one that the batch itself talks to
     api = next(i for i, worker in enumerate(here.workers) if str(batches[0]) in carried(worker)) % 2
+    here.env["PREFECT_API_URL"] = here.url(1 - api)
     here.apis[api].die()
     time.sleep(8)
     here.apis[api].start()

@@ -98,6 +98,7 @@ class Browser:
         """Start the run that was filled in; its id. The notice that links to it is gone after 4 s."""
         with self.page.expect_response(re.compile("/create_flow_run$")) as answer:
             self.press("Submit")
+        assert answer.value.ok, f"{answer.value.status} {answer.value.text()}"
         run_id: str = answer.value.json()["id"]
         return run_id
 
