@@ -123,7 +123,7 @@ def key(up: Up, browser: Browser) -> str:
     fields = {"Provider": "rehearsal", "Key": KEYS["rehearsal"]}
     browser.new_block("provider-credentials", "rehearsal", fields)
     browser.shot("block-form")
-    browser.press("Save")
+    browser.ask("Save", "/block_documents/")
     browser.sees("Paste this snippet")
     browser.shot("block-saved")
     return fields["Key"]
