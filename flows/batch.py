@@ -14,19 +14,16 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Failed
 from pydantic import Field
 
+from blocks.task_form import TaskForm
 from flows.attempts import Runner, attempts, carry_out, end_state
 from flows.cancel import finish
 from flows.prepare import Prepared, inline, prepare, record, state_directory, with_hosts
 from flows.spread import spread_out
-from overnight import lockfile
 from overnight.failures import BadInput
-from overnight.form import TaskForm
 from overnight.ledger import Ledger
 from overnight.night import Night, now
 from overnight.report import RunReport
 from overnight.spec import HostSpec, TaskSpec
-
-TaskForm.choices_from = lockfile.place(None, os.environ)
 
 
 @flow(name="batch", flow_run_name="batch {name}", on_cancellation=[finish])

@@ -23,7 +23,7 @@ from flows.prepare import checked, record, state_directory
 from flows.spread import REPORT
 from overnight import batchfile, lockfile
 from overnight.failures import BadInput
-from overnight.form import PARAMETERS, batch_of, choices, chosen, name_from
+from overnight.form import PARAMETERS, choices, chosen, name_from
 from overnight.ledger import Ledger
 from overnight.night import Night
 from overnight.report import RunReport
@@ -93,7 +93,7 @@ async def single(
         "limits": limits.model_dump(),
         "id": name or name_from(instruction),
     }
-    return await _carry_out(asked, {host_name or _name_of(host): host}, route, author, resume, part_of, state, lock)
+    return await _carry_out(asked, {host_name or host.saved_as: host}, route, author, resume, part_of, state, lock)
 
 
 async def _carry_out(
@@ -142,8 +142,8 @@ def _ledger(
         known = Ledger(directory, part_of, task["id"])
         if (known.directory / "batch.json").exists():
             return known
-    described = {name: host.spec().model_dump(mode="json", exclude_defaults=True) for name, host in hosts.items()}
-    raw = batch_of(task["id"], [task], described, author=author)
+    described = {name: host.described() for name, host in hosts.items()}
+    raw = {"name": task["id"], "author": author, "hosts": described, "tasks": [task]}
     batch = batchfile.complete(raw, PARAMETERS, Path.home(), {})
     return record(checked(batch, lock_path, os.environ, part_of or None), directory, task["id"] if part_of else "")
 
@@ -152,11 +152,6 @@ def _check_id(batch_id: str) -> None:
     """It becomes a folder's name."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", batch_id):
         raise BadInput(PARAMETERS, "part_of", f"{batch_id!r} is no batch id", "Leave it empty; batches set it")
-
-
-def _name_of(host: SSHHost) -> str:
-    """The saved block's name; an address when it was given inline."""
-    return host._block_document_name or re.sub(r"[^a-z0-9]+", "-", host.address.lower()).strip("-")
 
 
 async def _in_a_slot(night: Night, task: TaskSpec) -> list[RunReport]:
