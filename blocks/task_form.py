@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.ssh_host import SSHHost
 from overnight import lockfile
-from overnight.form import choices, chosen, name_from
+from overnight.form import REPO_SHAPE, choices, chosen, name_from
 from overnight.lockfile import ProviderLock
 from overnight.spec import Limits
 
@@ -26,7 +26,9 @@ class TaskForm(BaseModel):
 
     instruction: str = Field(min_length=1, description="What the agent should do, as you would tell a colleague")
     repo: str = Field(
-        min_length=1, description="A git repository: a path on the worker's machine, or a URL the host can clone"
+        min_length=1,
+        description="A git repository: a path on the worker's machine, or a URL the host can clone",
+        json_schema_extra={"pattern": REPO_SHAPE},
     )
     host: SSHHost = Field(title="Host", description="The machine that runs the agent, a saved SSH Host block")
     route: str = Field(description="Agent, provider and model, as the lock names them")

@@ -11,6 +11,9 @@ from overnight.route import Route
 PARAMETERS = "parameters"
 """What messages call the form, as they call a file by its path."""
 
+REPO_SHAPE = r"^(?!\w+://[^/@]*:[^/@]*@)(?!https?://[^/]*@)"
+"""For a form's schema: no URL with credentials, which would already stand in Prefect's database when we refuse it."""
+
 _BETWEEN = " / "
 _STANDS_IN = ("scripted", "rehearsal")  # what needs no account comes last in a list of choices
 

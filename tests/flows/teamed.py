@@ -230,7 +230,7 @@ class Team(Served):
         own = {"HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "XDG_STATE_HOME": str(home / "state")}
         argv: tuple[str, ...] = ("worker", "start", "--type", "process", "--pool", "overnight", "--name", name)
         argv += ("--limit", str(limit), "--install-policy", "never")
-        env = {**self.env, **own, "PREFECT_API_URL": self.url(api)}
+        env = {**self.env, **own, "PREFECT_API_URL": self.url(api), "PREFECT_WORKER_QUERY_SECONDS": "3"}
         worker = Program(argv, env, self.directory / f"{name}.log")
         self.workers.append(worker)
         worker.start()

@@ -84,7 +84,7 @@ def carried(worker: Program) -> set[str]:
 
 
 def victim(here: Team, batches: list[UUID]) -> Program:
-    """A worker that carries no batch; best one whose tasks are all at work: for one it only took, a batch waits 300 s."""
+    """A worker without a batch; best one whose tasks are all at work: on one that it only took a batch waits 300 s."""
     without = [worker for worker in here.workers if not carried(worker) & set(map(str, batches))]
     deadline = time.monotonic() + 45
     while time.monotonic() < deadline:
@@ -141,9 +141,8 @@ def check_hosts(here: Team, batch_ids: list[str]) -> None:
     begun = Counter((here.directory / "begun").read_text().split())
     assert begun == Counter(expected), "one agent ever"
     assert {host: most_at_once(spans(here, host)) <= SLOTS for host in HOSTS} == dict.fromkeys(HOSTS, True)
-    left = [p for p in psutil.process_iter(["cwd"]) if (p.info["cwd"] or "").startswith(str(here.directory))]
-    ours = {process.pid for program in (*here.apis, *here.services, *here.workers) for process in program.tree()}
-    assert not [p for p in left if p.pid not in ours], "nothing runs on"
+    places_of_hosts = tuple(host["directory"] for host in here.hosts.values())
+    assert not [p for p in psutil.process_iter(["cwd"]) if (p.info["cwd"] or "").startswith(places_of_hosts)]
 
 
 def held(here: Team) -> dict[str, int]:
@@ -153,9 +152,9 @@ def held(here: Team) -> dict[str, int]:
 
 
 def test_a_worker_and_an_api_die_and_nothing_is_lost_or_doubled(here: Team) -> None:
-    # heartbeats come every 30 s
+    # nobody's heartbeat arrives while his API is away, and on a busy machine it takes a minute to come back
     with here.client() as client:
-        assert automate(client, crashed_runs(65)).endswith("updated")
+        assert automate(client, crashed_runs(150)).endswith("updated")
     for number in range(3):
         here.add_worker(number % 2, LIMIT)
     batches = [start(here, name, count) for name, count in TASKS.items()]
@@ -183,6 +182,7 @@ def test_a_worker_and_an_api_die_and_nothing_is_lost_or_doubled(here: Team) -> N
     for batch_id, count in zip(batch_ids, TASKS.values(), strict=True):
         check_outcomes(here, batch_id, count)
     check_hosts(here, batch_ids)
+    until(lambda: not any(map(carried, here.workers)))
     until(lambda: not held(here), 150)
 
 

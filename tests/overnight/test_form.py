@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from overnight import lockfile
 from overnight.failures import BadInput
-from overnight.form import choice_of, choices, chosen, name_from
+from overnight.form import REPO_SHAPE, choice_of, choices, chosen, name_from
 from overnight.harnesses import HARNESSES
 from overnight.route import Route
 from overnight.spec import BatchFile
@@ -54,3 +56,13 @@ def test_another_choice_is_refused_with_the_nearest() -> None:
 def test_a_name_comes_from_the_first_words_and_fits_a_branch(instruction: str, name: str) -> None:
     assert name_from(instruction) == name
     assert BatchFile(name=name_from(instruction), tasks=({"id": name, "instruction": "x"},)).name == name
+
+
+@pytest.mark.parametrize("repo", ["https://token@git.example/x", "ssh://me:secret@git.example/x", "http://a:b@c/d"])
+def test_a_form_takes_no_url_with_credentials(repo: str) -> None:
+    assert re.search(REPO_SHAPE, repo) is None
+
+
+@pytest.mark.parametrize("repo", ["/srv/git/app.git", "git@github.com:me/x.git", "ssh://git@host/x", "https://host/x"])
+def test_a_form_takes_every_other_place(repo: str) -> None:
+    assert re.search(REPO_SHAPE, repo) is not None

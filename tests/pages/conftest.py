@@ -39,7 +39,7 @@ class Up:
             "HOME": str(self.world.directory / "home"),
             "LANG": "C.UTF-8",
             "OVERNIGHT_LOCK": str(self.world.lock),
-            "PREFECT_WORKER_QUERY_SECONDS": "1",  # a worker looks for work every 10 s otherwise
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # workers of ours look for work every 3 s otherwise
         }
         argv = [OVERNIGHT, *map(str, words), "--state", str(self.state)]
         done = subprocess.run(
