@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.made-for-tests
 .DEFAULT_GOAL := help
 
 NEWEST := .venv-newest
-.PHONY: help setup demo test test-fast test-newest check locks clean
+.PHONY: help setup demo test test-fast test-newest check bench locks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,10 @@ check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(DEV_STAMP) ## what a coding task costs Prefect, in process and spread over workers
+	@tests/provide
+	@$(BIN)/python -m tests.bench.prefect_cost
 
 locks: $(DEV_STAMP) ## resolve the two lock files anew
 	@$(BIN)/uv pip compile pyproject.toml --extra setup --universal --python-version 3.11 --generate-hashes \
