@@ -6,7 +6,8 @@ RUN_STAMP := $(VENV)/.made-for-run
 DEV_STAMP := $(VENV)/.made-for-tests
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-fast check locks clean
+NEWEST := .venv-newest
+.PHONY: help setup demo test test-fast test-newest check bench locks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,11 +38,24 @@ test: check ## everything: real sshd, Prefect server, browser pages, agent CLIs
 test-fast: $(DEV_STAMP) ## all but Prefect's server, sshd and agent CLIs
 	@$(BIN)/python -m pytest -q -n 2 -m "not full"
 
+test-newest: $(DEV_STAMP) ## what stands on Prefect, against its newest version and all it drags in; may fail
+	@rm -rf $(NEWEST) && $(PYTHON) -m venv $(NEWEST)
+	@$(NEWEST)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@$(NEWEST)/bin/pip install -q --disable-pip-version-check --upgrade --upgrade-strategy eager prefect
+	@$(NEWEST)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(NEWEST)/bin/python -c "from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in ('prefect', 'fastapi', 'sqlalchemy')))"
+	@tests/provide
+	@$(NEWEST)/bin/python -m pytest -q --maxfail=10 tests/blocks tests/tasks tests/deployments tests/flows/test_single.py
+
 check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(DEV_STAMP) ## what a coding task costs Prefect, in process and spread over workers
+	@tests/provide
+	@$(BIN)/python -m tests.bench.prefect_cost
 
 locks: $(DEV_STAMP) ## resolve the two lock files anew
 	@$(BIN)/uv pip compile pyproject.toml --extra setup --universal --python-version 3.11 --generate-hashes \
@@ -50,4 +64,4 @@ locks: $(DEV_STAMP) ## resolve the two lock files anew
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements-dev.lock
 
 clean: ## remove the virtual environment and caches of this folder
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) $(NEWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -34,7 +34,7 @@ class ProviderCredentials(Block):
 
     _block_type_name: ClassVar[str | None] = "Provider Credentials"
     _block_type_slug: ClassVar[str | None] = SLUG
-    # no logo and no documentation link, for the reason told in ssh_host.py
+    # logo and documentation link: see ssh_host.py
     _description: ClassVar[str | None] = (
         "A key for a model provider. Save it under the provider's own name, as providers.lock.json has it (zai, "
         "deepseek ...): runs look for it there. The key is stored encrypted and travels to a host only with a run. "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, field_validator
@@ -21,8 +22,8 @@ class SSHHost(Block):
 
     _block_type_name: ClassVar[str | None] = "SSH Host"
     _block_type_slug: ClassVar[str | None] = SLUG
-    # no _logo_url and no _documentation_url: prefect 3.8.8 takes http addresses alone, which a server without the
-    # internet cannot show; a data: URL put there by the REST API breaks every client that reads the block type
+    # the logo is set by blocks.register; no documentation link, for prefect 3.8.8 takes http addresses alone and the
+    # README has none: the description says what it would
     _description: ClassVar[str | None] = (
         "A machine that carries agent runs, reached over SSH as one user with a private key and a pinned host key. "
         "It needs git and Python 3.8 or newer, and keeps no provider's key. Save it from a terminal with "
@@ -79,6 +80,15 @@ class SSHHost(Block):
     def _type_and_key(cls, line: str) -> str:
         """Type and key alone; a host name before it or a comment after it is dropped."""
         return pin(line)
+
+    @property
+    def saved_as(self) -> str:
+        """The block's name; one made of the address for a host that was never saved."""
+        return self._block_document_name or re.sub(r"[^a-z0-9]+", "-", self.address.lower()).strip("-")
+
+    def described(self) -> dict[str, Any]:
+        """The same host as a batch file would hold it."""
+        return self.spec().model_dump(mode="json", exclude_defaults=True)
 
     def spec(self) -> HostSpec:
         """The same host as a batch file would give it: a `~` in `key_file` is the home of this machine's user."""

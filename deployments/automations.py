@@ -14,7 +14,8 @@ from prefect.exceptions import ObjectNotFound
 
 from overnight.failures import BadInput
 
-SILENCE_S = 90.0
+# Prefect advises three beats; with its API away for a minute, that made a living run Crashed (measured at load 19)
+SILENCE_S = 150.0
 # only runs of our deployments: those of others on the same server may beat more slowly, or not at all
 _OURS = ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.overnight"})
 _RUNS = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
@@ -29,7 +30,7 @@ def crashed_runs(silence_s: float = SILENCE_S) -> AutomationCore:
     beat = "prefect.flow-run.heartbeat"
     return AutomationCore(
         name="overnight: crashed runs",
-        description="Marks a flow run Crashed when its process was killed. Start it again with `resume`.",
+        description="Marks a flow run Crashed when its process was killed. Press Retry, or start it again with resume.",
         trigger=EventTrigger(
             after={"prefect.flow-run.Running", beat},
             expect={beat, *(f"prefect.flow-run.{end}" for end in _ENDS)},
@@ -44,7 +45,7 @@ def crashed_runs(silence_s: float = SILENCE_S) -> AutomationCore:
             ChangeFlowRunState(
                 state=StateType.CRASHED,
                 message=f"no sign of life for {silence_s:.0f} s: its process was killed or its machine went down; "
-                "nothing is lost, start it again with `resume`",
+                "nothing is lost: press Retry, or start it again with resume",
             )
         ],
     )

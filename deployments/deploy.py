@@ -60,7 +60,7 @@ def deploy(
         job = entry["work_pool"]["job_variables"]
         owned: dict[str, Any] = {
             "entrypoint": entry["entrypoint"],
-            "description": entry.get("description") or flow.description,
+            "description": entry.get("description") or _about(flow),
             "tags": entry["tags"],
             "enforce_parameter_schema": entry["enforce_parameter_schema"],
             "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi(),
@@ -159,3 +159,8 @@ def _when(entry: Mapping[str, Any], nightly: Nightly) -> CronSchedule:
     """The doctor looks half an hour before the night begins, so that somebody can still mend something."""
     earlier = DOCTOR_EARLIER_MIN if entry["name"] == "doctor" else 0
     return CronSchedule(cron=daily(clock(nightly.at) - earlier), timezone=zone(nightly.timezone))
+
+
+def _about(flow: Flow[..., Any]) -> str:
+    """The docstring without its `Args:`, which the form shows beside its fields."""
+    return (flow.description or "").partition("\nArgs:")[0].strip()

@@ -15,7 +15,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 
 from blocks.register import register
-from flows.private_server import PrivateServer, private_server
+from flows.private_server import PrivateServer, private_server, running
 from flows.progress import Progress
 from overnight.failures import BadInput
 
@@ -42,7 +42,8 @@ def prefect_api(state: Path, progress: Progress) -> Iterator[PrivateServer | Non
                 raise BadInput("environment or Prefect profile", "PREFECT_API_URL", problem, mend) from None
         yield None
         return
-    progress.say("No Prefect API is configured: using a private server (about 10 s when it must be started)")
+    if running(state / "prefect") is None:
+        progress.say("No Prefect API is configured: starting a private server (about 10 s)")
     with (
         private_server(state, os.environ) as server,
         temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth}),

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
@@ -102,6 +103,22 @@ async def _every_task(night: Night, runner: Runner, *, probed: bool) -> list[Run
         return runs
 
     return [run for tries in await asyncio.gather(*map(one, night.batch.tasks)) for run in tries]
+
+
+def begun_before(state: Path) -> str:
+    """The batch that an earlier try of this very flow run began and left without a report; empty when there is none.
+
+    The Retry button of the pages runs a crashed flow anew with its parameters: a second batch beside the agents of
+    the first would do everything twice.
+    """
+    ids = [tag.removeprefix(BATCH_ID) for tag in flow_run.tags if tag.startswith(BATCH_ID)]
+    folders = {batch_id: Ledger(state, batch_id).directory for batch_id in ids}
+    open_ = [
+        batch_id
+        for batch_id, folder in folders.items()
+        if (folder / "batch.json").exists() and not (folder / "report.json").exists()
+    ]
+    return open_[0] if open_ else ""
 
 
 def end_state(report: BatchReport) -> State[Any]:

@@ -14,19 +14,16 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Failed
 from pydantic import Field
 
-from flows.attempts import Runner, attempts, carry_out, end_state
+from blocks.task_form import TaskForm
+from flows.attempts import Runner, attempts, begun_before, carry_out, end_state
 from flows.cancel import finish
 from flows.prepare import Prepared, inline, prepare, record, state_directory, with_hosts
 from flows.spread import spread_out
-from overnight import lockfile
 from overnight.failures import BadInput
-from overnight.form import TaskForm
 from overnight.ledger import Ledger
 from overnight.night import Night, now
 from overnight.report import RunReport
 from overnight.spec import HostSpec, TaskSpec
-
-TaskForm.choices_from = lockfile.place(None, os.environ)
 
 
 @flow(name="batch", flow_run_name="batch {name}", on_cancellation=[finish])
@@ -45,7 +42,7 @@ async def batch(
 
     Every route is probed first; a shut one costs its tasks nothing. A failed
     task never sinks the others. Cancel ends the runs on their hosts and still
-    collects what they committed. After a crash start it again with `resume`:
+    collects what they committed. After a crash start it again with resume:
     nothing that was decided is run twice.
 
     Args:
@@ -56,16 +53,17 @@ async def batch(
         spread: Each task as a flow run of its own, on the workers of the pool.
         resume: Batch id of an earlier run, to go on where it stopped. What is above is ignored then.
         late_s: Not begun later than so many seconds after its scheduled time. 0 begins whenever it can.
-        state: State directory on the worker. Empty means `$XDG_STATE_HOME/overnight`.
-        lock: Provider lock on the worker. Empty means `$OVERNIGHT_LOCK`, else the one of this project.
+        state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
+        lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
     due = flow_run.scheduled_start_time
     overdue_s = (now() - due).total_seconds() if due else 0.0
-    if late_s and overdue_s > late_s:
-        return Cancelled(message=f"not begun: it was due at {due:%Y-%m-%d %H:%M} UTC, {overdue_s / 3600:.1f} h ago")
-    directory = state_directory(Path(state) if state else None, os.environ)
     try:
-        batch_id = resume or _recorded(files, tasks, name, lock, directory, approve=approve, spread=spread)
+        directory = state_directory(Path(state) if state else None, os.environ)
+        batch_id = resume or begun_before(directory)
+        if not batch_id and late_s and overdue_s > late_s:
+            return Cancelled(message=f"not begun: it was due at {due:%Y-%m-%d %H:%M} UTC, {overdue_s / 3600:.1f} h ago")
+        batch_id = batch_id or _recorded(files, tasks, name, lock, directory, approve=approve, spread=spread)
         ledger = Ledger(directory, batch_id)
         spec, _ = ledger.reopen()
         with ledger.held():

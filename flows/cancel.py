@@ -17,6 +17,7 @@ from flows.by_hand import by_hand
 from flows.spread import spread_out
 from flows.state import state_directory
 from overnight.failures import BadInput
+from overnight.form import name_from
 from overnight.ledger import Ledger
 from overnight.night import Night
 from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED, RunReport
@@ -32,7 +33,7 @@ async def cancel(batch_id: str, state: str = "", part: str = "") -> State[Any]:
 
     Args:
         batch_id: The batch to end.
-        state: State directory on the worker. Empty means `$XDG_STATE_HOME/overnight`.
+        state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         part: The task, of a batch that was spread over workers; its record is on the worker that ran it.
     """
     try:
@@ -61,7 +62,7 @@ async def finish(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:  # no
     if batch_id is None:
         return  # it was not even recorded, so nothing was started
     given = seen.parameters
-    part = given["name"] if given.get("part_of") else ""
+    part = (given.get("name") or name_from(given["instruction"])) if given.get("part_of") else ""
     ledger = Ledger(state_directory(Path(given["state"]) if given.get("state") else None, os.environ), batch_id, part)
     if not _reported_since(ledger, seen.start_time):
         await cancel(batch_id, given.get("state", ""), part, return_state=True)

@@ -90,14 +90,14 @@ async def collect(
 
     Args:
         batch_id: Batch to collect. Empty means every batch with undecided runs.
-        state: State directory on the worker. Empty means `$XDG_STATE_HOME/overnight`.
+        state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
     """
-    directory = state_directory(Path(state) if state else None, os.environ)
-    round_ = Round(directory, os.environ.get("PATH", os.defpath))
     try:
+        directory = state_directory(Path(state) if state else None, os.environ)
         every = past.batch(directory, batch_id) if batch_id else past.ledgers(directory)
     except BadInput as error:
         return Failed(message=str(error), data=error)
+    round_ = Round(directory, os.environ.get("PATH", os.defpath))
     round_.places = await in_thread(sweep.look, sweep.hosts(every))
     try:
         for ledger in every:

@@ -48,11 +48,11 @@ async def doctor(
 
     Args:
         files: Batch files (YAML), or Markdown files with front matter. Paths on the worker.
-        state: State directory on the worker. Empty means `$XDG_STATE_HOME/overnight`.
-        lock: Provider lock on the worker. Empty means `$OVERNIGHT_LOCK`, else the one of this project.
+        state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
+        lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
-    directory = state_directory(Path(state) if state else None, os.environ)
     try:
+        directory = state_directory(Path(state) if state else None, os.environ)
         asked = [with_hosts(prepared) for prepared in _prepared(files, lock)]
     except BadInput as error:
         return Failed(message=str(error), data=error)

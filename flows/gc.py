@@ -41,9 +41,12 @@ async def gc(
     Args:
         keep_days: Keep what was decided later than so many days ago.
         dry_run: Only say what would be removed.
-        state: State directory on the worker. Empty means `$XDG_STATE_HOME/overnight`.
+        state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
     """
-    directory = state_directory(Path(state) if state else None, os.environ)
+    try:
+        directory = state_directory(Path(state) if state else None, os.environ)
+    except BadInput as error:
+        return Failed(message=str(error), data=error)
     verdicts, unheard = await in_thread(_swept, directory, keep_days, dry_run)
     await acreate_table_artifact(_rows(verdicts), key="gc", description=_words(verdicts, unheard))
     for line in (*_sums(verdicts), *_unheard(unheard)):

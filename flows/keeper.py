@@ -151,7 +151,8 @@ class Keeper:
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", POOL]
         argv += ["--name", name, "--limit", str(self._orders.limit), "--install-policy", "never"]
-        env = self._server.environment(self._environ)
+        # Prefect's own 10 s are long for somebody who just pressed a button
+        env = {"PREFECT_WORKER_QUERY_SECONDS": "3", **self._server.environment(self._environ)}
         with (self._server.directory / f"worker-{name}.log").open("ab") as log:
             return subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blocks.hosts import load_hosts
+from blocks.task_form import TaskForm
 from flows.state import state_directory as state_directory
 from overnight import batchfile, lockfile
 from overnight.failures import BadInput, FailureError
-from overnight.form import PARAMETERS, TaskForm, batch_of
+from overnight.form import PARAMETERS
 from overnight.git import GitError, Repo
 from overnight.harnesses import HARNESSES
 from overnight.ledger import Ledger
@@ -67,7 +68,9 @@ def inline(name: str, tasks: Sequence[TaskForm], lock_path: Path | None, environ
     """
     lock = lockfile.load(lockfile.place(lock_path, environ))
     entries = [task.entry(lock, f"tasks[{i}]") for i, task in enumerate(tasks)]
-    return checked(batchfile.complete(batch_of(name, entries, {}), PARAMETERS, Path.home(), {}), lock_path, environ)
+    hosts = {task.host.saved_as: task.host.described() for task in tasks}
+    raw = {"name": name, "hosts": hosts, "tasks": entries}
+    return checked(batchfile.complete(raw, PARAMETERS, Path.home(), {}), lock_path, environ)
 
 
 def checked(

@@ -15,7 +15,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from blocks.ssh_host import SSHHost
-from flows.attempts import attempts, carry_out, end_state
+from flows.attempts import attempts, begun_before, carry_out, end_state
 from flows.cancel import finish
 from flows.limits import room
 from flows.patience import patiently
@@ -23,7 +23,7 @@ from flows.prepare import checked, record, state_directory
 from flows.spread import REPORT
 from overnight import batchfile, lockfile
 from overnight.failures import BadInput
-from overnight.form import PARAMETERS, batch_of, choices, chosen, name_from
+from overnight.form import PARAMETERS, REPO_SHAPE, choices, chosen, name_from
 from overnight.ledger import Ledger
 from overnight.night import Night
 from overnight.report import RunReport
@@ -43,7 +43,7 @@ def _named() -> str:
 
 @flow(name="single", flow_run_name=_named, on_cancellation=[finish])
 async def single(
-    repo: Annotated[str, Field(min_length=1, examples=["/srv/git/app.git"])],
+    repo: Annotated[str, Field(min_length=1, json_schema_extra={"pattern": REPO_SHAPE})],
     instruction: Annotated[str, Field(min_length=1, examples=["Add structured logging to server.py, with a test"])],
     host: SSHHost,
     route: Annotated[str, Field(json_schema_extra={"enum": _ROUTES})],
@@ -63,7 +63,7 @@ async def single(
     """Run one coding task to commits and a report.
 
     The route is probed first. Cancel ends the run on its host and still
-    collects what it committed. After a crash start it again with `resume`.
+    collects what it committed. After a crash start it again with resume.
 
     Args:
         repo: A git repository: a path on the worker's machine, or a URL the host can clone.
@@ -80,8 +80,8 @@ async def single(
         resume: Batch id of an earlier run, to go on where it stopped.
         part_of: Set by a batch that spreads its tasks, to its id.
         host_name: Set by a batch that spreads its tasks. Empty takes the block's name.
-        state: State directory on the worker. Empty means `$XDG_STATE_HOME/overnight`.
-        lock: Provider lock on the worker. Empty means `$OVERNIGHT_LOCK`, else the one of this project.
+        state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
+        lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
     asked: dict[str, Any] = {
         "repo": repo,
@@ -93,7 +93,7 @@ async def single(
         "limits": limits.model_dump(),
         "id": name or name_from(instruction),
     }
-    return await _carry_out(asked, {host_name or _name_of(host): host}, route, author, resume, part_of, state, lock)
+    return await _carry_out(asked, {host_name or host.saved_as: host}, route, author, resume, part_of, state, lock)
 
 
 async def _carry_out(
@@ -106,11 +106,12 @@ async def _carry_out(
     state: str,
     lock: str,
 ) -> State[Any]:
-    directory = state_directory(Path(state) if state else None, os.environ)
     try:
+        directory = state_directory(Path(state) if state else None, os.environ)
         lock_path = lockfile.place(Path(lock) if lock else None, os.environ)
         task["route"] = {"host": next(iter(hosts)), **chosen(route, lockfile.load(lock_path), "route")}
-        ledger = _ledger(directory, task, hosts, author, lock_path, resume, part_of)
+        again = resume or ("" if part_of else begun_before(directory))  # a part is found by its name
+        ledger = _ledger(directory, task, hosts, author, lock_path, again, part_of)
         ledger.reopen()
         with ledger.held():
             report = await carry_out(ledger, _in_a_slot, flow_name=_named(), probed=bool(part_of))
@@ -142,8 +143,8 @@ def _ledger(
         known = Ledger(directory, part_of, task["id"])
         if (known.directory / "batch.json").exists():
             return known
-    described = {name: host.spec().model_dump(mode="json", exclude_defaults=True) for name, host in hosts.items()}
-    raw = batch_of(task["id"], [task], described, author=author)
+    described = {name: host.described() for name, host in hosts.items()}
+    raw = {"name": task["id"], "author": author, "hosts": described, "tasks": [task]}
     batch = batchfile.complete(raw, PARAMETERS, Path.home(), {})
     return record(checked(batch, lock_path, os.environ, part_of or None), directory, task["id"] if part_of else "")
 
@@ -152,11 +153,6 @@ def _check_id(batch_id: str) -> None:
     """It becomes a folder's name."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", batch_id):
         raise BadInput(PARAMETERS, "part_of", f"{batch_id!r} is no batch id", "Leave it empty; batches set it")
-
-
-def _name_of(host: SSHHost) -> str:
-    """The saved block's name; an address when it was given inline."""
-    return host._block_document_name or re.sub(r"[^a-z0-9]+", "-", host.address.lower()).strip("-")
 
 
 async def _in_a_slot(night: Night, task: TaskSpec) -> list[RunReport]:

@@ -27,6 +27,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterIdempotencyKey,
 )
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
@@ -103,9 +104,13 @@ async def find_unit() -> None:
 
 @dataclass
 class _Child:
-    """A flow run somebody waits for; `ended` gives None when it was deleted, or is left alone."""
+    """A flow run somebody waits for; `ended` gives None when it was deleted, or is left alone.
+
+    `slots` are given back when it pauses: a person may take a week, and others can run meanwhile.
+    """
 
     run: FlowRun
+    slots: AsyncExitStack
     ended: asyncio.Future[FlowRun | None]
     asked_to_end: bool = False
 
@@ -153,7 +158,7 @@ class Children:
                 return [await skipped(night, task, refused)]
             while True:
                 child = child or await self._launch(night, task, launch)
-                ended = await self._ended(child)
+                ended = await self._ended(child, slots)
                 report = await patiently(partial(_report_of, child.id))
                 taken = _take(night, task, report) if report else []
                 if taken and not taken[-1].left_running:
@@ -179,10 +184,14 @@ class Children:
         night.tell(task.id, "dispatch", f"flow run {url_for(child)}")
         return child
 
-    async def _ended(self, child: FlowRun) -> FlowRun | None:
-        waiting = _Child(child, asyncio.get_running_loop().create_future())
+    async def _ended(self, child: FlowRun, slots: AsyncExitStack) -> FlowRun | None:
+        waiting = _Child(child, slots, asyncio.get_running_loop().create_future())
         self._waiting[child.id] = waiting
         try:
+            either: set[asyncio.Future[Any]] = {waiting.ended} | ({self._watcher} if self._watcher else set())
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._watcher is not None and self._watcher.done():  # of a fault: nobody would ever tell us
+                self._watcher.result()
             return await waiting.ended
         finally:
             del self._waiting[child.id]
@@ -196,7 +205,7 @@ class Children:
                     self._let_go()
                 try:
                     await self._look(client, night)
-                except (OutOfReach, ObjectNotFound) as error:
+                except (OutOfReach, ObjectNotFound, ValueError) as error:  # ValueError: a proxy's page, no JSON
                     get_run_logger().warning("Prefect does not answer, the runs go on: %s", error)
                 late = [c for c in self._waiting.values() if c.run.state is not None and c.run.state.is_scheduled()]
                 if late and (now() - said_at).total_seconds() > _SAY_AGAIN_S:
@@ -234,6 +243,8 @@ class Children:
             elif state.is_pending() and (now() - state.timestamp).total_seconds() > _PENDING_S:
                 lost = f"a worker took it {_PENDING_S:.0f} s ago and never began it"
                 await client.set_flow_run_state(run_id, Crashed(message=lost), force=True)
+            elif state.is_paused():
+                await child.slots.aclose()
 
 
 def _key(night: Night, task: TaskSpec, launch: int) -> str:
@@ -276,17 +287,18 @@ def _block(host: HostSpec) -> dict[str, Any]:
 
 
 async def _report_of(child: UUID) -> BatchReport | None:
-    """What a flow run handed over; None when it came to nothing."""
+    """What a flow run handed over last: one that is tried again does so again. None when it came to nothing."""
     mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[child]), type=ArtifactFilterType(any_=[REPORT]))
     async with get_client() as client:
-        found = await client.read_artifacts(artifact_filter=mine)
-    return BatchReport.model_validate_json(str(found[-1].data)) if found else None
+        found = await client.read_artifacts(artifact_filter=mine, sort=ArtifactSort.UPDATED_DESC, limit=1)
+    return BatchReport.model_validate_json(str(found[0].data)) if found else None
 
 
 def _take(night: Night, task: TaskSpec, report: BatchReport) -> list[RunReport]:
     """Make a task's attempts ours: from here on they are decided here, too."""
     for run in report.runs:
-        if run.attempt > 0 and not run.left_running:
+        ours = run.run_id == f"{night.ledger.batch_id}.{task.id}.{run.attempt}"
+        if ours and not run.left_running:
             night.decide(run)
         if run.failure is not None and run.failure.shuts_route:
             night.shut(task.route, run.failure)
@@ -305,5 +317,6 @@ def _broken(night: Night, task: TaskSpec, child: FlowRun) -> RunReport:
     """The report of a task whose flow run ended without one."""
     state = f"{child.state.name}: {child.state.message}" if child.state else "no state"
     seen = Evidence(source="host", seen=f"its flow run ended without a report: {state}", where=url_for(child))
-    remedy = "mend what the flow run's page shows, then start the task again with --only"
+    home = f"`overnight collect {night.ledger.batch_id}` on its worker brings home what it began"
+    remedy = f"mend what the flow run's page shows; {home}; then start the task again with --only"
     return night.skipped(task, fail(FailureKind.INTERNAL, seen, remedy=remedy), "failed")

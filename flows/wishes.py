@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
@@ -40,8 +41,9 @@ async def heeded(night: Night) -> AsyncIterator[None]:
         yield
     finally:
         watcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await watcher
+        await asyncio.wait({watcher})
+        if not watcher.cancelled() and (fault := watcher.exception()) is not None:
+            get_run_logger().error("a cancel would not have been heard", exc_info=fault)
         if ours:
             signal.signal(signal.SIGTERM, before)
 
@@ -62,6 +64,6 @@ async def _wish() -> Interrupt | None:
     try:
         async with get_client() as client:
             seen = await client.read_flow_run(flow_run.id)
-    except (OutOfReach, ObjectNotFound):
+    except (OutOfReach, ObjectNotFound, ValueError):  # ValueError: a proxy's page, no JSON
         return None
     return "cancel" if seen.state is not None and (seen.state.is_cancelling() or seen.state.is_cancelled()) else None

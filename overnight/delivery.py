@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from overnight.git import Repo
+from overnight.git import GitError, Repo
 from overnight.morning import many
 from overnight.night import Night
 from overnight.report import RunReport, last_attempts
@@ -18,16 +19,29 @@ def awaiting(runs: Sequence[RunReport]) -> list[RunReport]:
 
 
 def offer(runs: Sequence[RunReport], search_path: str) -> str:
-    """What would be delivered, as Markdown: each run's commits, its changed files and how to see the whole diff."""
+    """What would be delivered, as Markdown: each run's commits, its changed files and how to see the whole diff.
+
+    Subjects and file names are an agent's words: they stand in blocks of code, where they cannot pose as ours.
+    """
     parts = []
     for run in runs:
         tip, base = run.commits[-1].sha, run.base_sha or ""
-        files = Repo(Path(run.repo or ""), search_path).changed_files(base, tip)
+        try:
+            files = Repo(Path(run.repo or ""), search_path).changed_files(base, tip)
+        except GitError as error:
+            files = f"cannot be shown: {error}"
         lines = [f"### {run.task_id}: {run.state}, {many(len(run.commits), 'commit')}, {run.diffstat}", ""]
-        lines += [f"- `{commit.sha[:10]}` {commit.subject}" for commit in run.commits]
-        lines += ["", "```", files, "```", "", f"`git -C {run.repo} diff {base[:12]} {tip[:12]}`", ""]
+        lines += _code([*(f"{commit.sha[:10]} {commit.subject}" for commit in run.commits), "", *files.splitlines()])
+        lines += ["", f"`git -C {run.repo} diff {base[:12]} {tip[:12]}`", ""]
         parts.append("\n".join(lines))
     return "\n".join(parts)
+
+
+def _code(lines: Sequence[str]) -> list[str]:
+    """A block of code that nothing in it can end: its fence is longer than any run of backticks there."""
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [fence, *lines, fence]
 
 
 def deliver(night: Night, run: RunReport) -> RunReport:

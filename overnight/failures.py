@@ -174,7 +174,7 @@ RULES: dict[FailureKind, Rule] = {
     _K.LOST: Rule(_F.HOST, _R.FRESH, False, "the run's record ends without an ending",
         "check {host} for a reboot, the out-of-memory killer or a cleaned home"),
     _K.CANCELLED: Rule(_F.OURS, _R.NEVER, False, "somebody stopped the run",
-        "run it again with --only"),
+        "start the task again when you want it"),
     _K.INTERNAL: Rule(_F.OURS, _R.NEVER, False, "a fault in overnight itself",
         "report it with the traceback in the flow run's log; --resume goes on with this batch"),
     _K.UNKNOWN: Rule(_F.UNKNOWN, _R.NEVER, False, "no positive sign of a cause was found",

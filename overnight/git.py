@@ -110,6 +110,10 @@ class Repo:
     def has(self, sha: str) -> bool:
         return bool(self.having([sha]))
 
+    def leads_to(self, sha: str) -> bool:
+        """Whether some ref does. A commit that no ref leads to is here until git cleans up, and no longer."""
+        return bool(self.run("for-each-ref", "--count=1", "--contains", sha))
+
     def shallow(self) -> list[str]:
         """Commits whose parents are not here, since the repository was cloned with a depth."""
         path = self.path / self.run("rev-parse", "--git-path", "shallow")

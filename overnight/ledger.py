@@ -16,6 +16,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -54,11 +55,14 @@ class Ledger:
     def open_new(self, batch: BatchSpec, lock_text: str, started_at: datetime) -> None:
         """Create the folder and write what was asked.
 
+        A part may find its folder, left by a flow that was killed in this very
+        moment; the part's name is given, where a batch takes a new one.
+
         Raises:
             BadInput: the state directory cannot be written.
         """
         try:
-            self.directory.mkdir(parents=True, mode=0o700)
+            self.directory.mkdir(parents=True, exist_ok=self._name != self.batch_id, mode=0o700)
         except OSError as error:
             raise BadInput(
                 str(self.state), "--state", f"cannot be written: {error.strerror}", "Give another --state"
@@ -92,14 +96,19 @@ class Ledger:
         """Keep every other controller off this batch while it runs.
 
         Raises:
-            BadInput: another process holds it.
+            BadInput: another process holds it, and not just for the moment in
+                which `past.is_held` looks.
         """
         with (self.directory / "controller.lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                problem = f"batch {self.batch_id} is being run by another process"
-                raise BadInput(str(self.state), "--resume", problem, "Wait for it, or stop it first") from None
+            for tries_left in (3, 2, 1, 0):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not tries_left:
+                        problem = f"batch {self.batch_id} is being run by another process"
+                        raise BadInput(str(self.state), "--resume", problem, "Wait for it, or stop it first") from None
+                    time.sleep(0.05)
             yield
 
     def run_dir(self, run_id: str) -> Path:

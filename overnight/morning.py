@@ -30,7 +30,7 @@ def rows(report: BatchReport, pages: Mapping[str, str] = MappingProxyType({})) -
             "state": run.state,
             "cause": run.failure.kind if run.failure else "",
             "commits": len(run.commits),
-            "run s": run.seconds.run,
+            "seconds": run.seconds.run,
             "usd": run.usd,
             "branch": run.branch or "",
             "tokens": run.tokens,

@@ -112,8 +112,9 @@ class RunPlan:
 
     @property
     def digest(self) -> str:
-        """Decides whether a run id that exists on a host is this plan."""
-        return hashlib.sha256(json.dumps(self.shown(), sort_keys=True).encode()).hexdigest()
+        """Decides whether a run id that exists on a host is this plan. `approve` is of no concern there."""
+        told = {name: value for name, value in self.shown().items() if name != "approve"}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -241,8 +241,9 @@ def _not_home(run: RunReport, search_path: str) -> str:
     if left is not None and (left.missed or not left.ref.startswith("refs/")):
         return "work that was not committed lies there alone"
     tips = {*run.other_refs.values(), *(c.sha for c in run.commits[-1:]), *([left.sha] if left else [])}
+    repo = Repo(Path(run.repo), search_path)
     try:
-        missing = tips - set(Repo(Path(run.repo), search_path).having(sorted(tips)))
+        missing = tips - {sha for sha in repo.having(sorted(tips)) if repo.leads_to(sha)}
     except GitError:
         return f"its commits cannot be seen in {run.repo}"
     return f"{many(len(missing), 'commit')} of it went from {run.repo}" if missing else ""

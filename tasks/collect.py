@@ -7,6 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from overnight.collected import Collected
 from overnight.handle import RunHandle
+from overnight.morning import many
 from overnight.night import Night
 from overnight.plan import RunPlan
 from tasks.calls import in_thread
@@ -26,5 +27,6 @@ async def collect(night: Night, plan: RunPlan, handle: RunHandle) -> Collected:
     """Fetch `base..tip` and what was left uncommitted; whatever became of the agent."""
     mark(plan.route)
     found = await in_thread(night.collect, plan, handle)
-    get_run_logger().info("%d commits on %s in %s", len(found.commits), found.branch or "no branch", found.repo)
+    commits = many(len(found.commits), "commit")
+    get_run_logger().info("%s on %s in %s", commits, found.branch or "no branch", found.repo)
     return found

@@ -43,7 +43,7 @@ def mark(route: Route, failure: Failure | None = None) -> None:
         context.task_run.tags = sorted(tags_of([route]) | cause)
 
 
-BATCH_ID = "batch-id:"
+BATCH_ID = "resume:"
 """Begins the tag by which a flow run is traced to its record in a state directory."""
 
 

@@ -38,7 +38,8 @@ async def preflight(night: Night, first: TaskSpec) -> State[Any]:
     found = await in_thread(night.preflight, first)
     await written(_remind(night, first.route))
     if found.failure is None:
-        get_run_logger().info("open after %.1f s, %s", found.seconds, found.version or "version not known")
+        version = f"{first.route.harness} {found.version or 'of unknown version'}"
+        get_run_logger().info("open after %.1f s, %s", found.seconds, version)
         return Completed(message=f"open after {found.seconds:.1f} s")
     mark(first.route, found.failure)
     route_shut(night, first.route, found.failure)

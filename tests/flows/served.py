@@ -149,6 +149,7 @@ def served(directory: Path, tapes: tuple[Tape, ...], *options: str, slots: int =
             "PATH": os.environ["PATH"],
             "HOME": str(directory / "home"),
             "LANG": "C.UTF-8",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
             "OVERNIGHT_KEY_REHEARSAL": KEY,
         }
         here = Served(directory, host, env)

@@ -16,7 +16,10 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import AwaitingRetry
 
+from overnight import past
+from overnight.ledger import Ledger
 from overnight.rehearsal.model import Shell, Tape, Wait
 from tests.flows.served import Served, served
 from tests.overnight.nights import COMMIT
@@ -83,7 +86,14 @@ def test_a_task_comes_to_commits(up: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"route": "claude-code / nobody / x"}, {"instruction": ""}, {"limits": {"total_s": -1}}], ids=str
+    "wrong",
+    [
+        {"repo": "https://token@git.example/x"},
+        {"route": "claude-code / nobody / x"},
+        {"instruction": ""},
+        {"limits": {"total_s": -1}},
+    ],
+    ids=str,
 )
 def test_the_form_refuses_what_it_can_say_before_anything_starts(up: Served, wrong: dict[str, Any]) -> None:
     with pytest.raises(PrefectHTTPStatusError, match="409"):
@@ -141,6 +151,22 @@ def test_a_branch_waits_for_a_persons_word(up: Served, decision: str, delivered:
     assert committed(up, name, name) == delivered
     heads = up.git("for-each-ref", "--format=%(refname)", f"refs/overnight/{name}-*/head")
     assert heads or up.git("for-each-ref", "--format=%(refname)", "refs/overnight/").count(name)
+
+
+def test_retry_of_a_killed_flow_goes_on_with_what_it_began(up: Served) -> None:
+    begun = up.single(SLOW, name="again")
+    until(lambda: has_committed(up, "again"))
+    flow_process(begun).kill()
+    assert words(up.ended(begun)).startswith("Crashed")
+    up.call(lambda client: client.set_flow_run_state(begun, AwaitingRetry()))  # what the pages' Retry button does
+    up.until(begun, lambda run: run.state is not None and run.state.is_running())
+    (batch,) = up.state.glob("batches/again-*")
+    until(lambda: past.is_held(Ledger(up.state, batch.name)))
+    up.cancel(begun)
+    up.ended(begun)
+    until(lambda: committed(up, "again", "again") == ["Add greeting"])
+    assert len(list(up.state.glob("batches/again-*"))) == 1, "no second batch was begun"
+    assert len(list(up.runs.glob("again-*.again.*"))) == 1, "nothing was started twice"
 
 
 def test_a_killed_flow_is_seen_and_resumed_with_the_same_button(up: Served) -> None:

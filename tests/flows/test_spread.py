@@ -71,8 +71,9 @@ def flow_processes(name: str, up: Served) -> list[psutil.Process]:
     """The processes that carry flow runs of this name."""
     found = []
     for process in psutil.process_iter(["environ", "cmdline"]):
-        run_id = (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID")
-        if run_id and up.run(UUID(run_id)).name.startswith(name):
+        environ = process.info["environ"] or {}
+        run_id = environ.get("PREFECT__FLOW_RUN_ID")
+        if run_id and environ.get("PREFECT_API_URL") == up.api[0] and up.run(UUID(run_id)).name.startswith(name):
             found.append(process)
     return found
 

@@ -22,7 +22,7 @@ from tests.overnight.nights import COMMIT, MODEL
 
 pytestmark = pytest.mark.full
 
-HOSTS, SLOTS, TASKS = ("ant", "bee", "cat"), 3, {"east": 40, "west": 20}
+HOSTS, SLOTS, TASKS, LIMIT = ("ant", "bee", "cat"), 3, {"east": 40, "west": 20}, 4
 MARK = "echo $OVERNIGHT_RUN_ID >> {}"
 QUICK, TWICE, SLOW, SLOWER = "Add a greeting", "Add it twice", "Take your time over it", "Take more time over it"
 IDLE, UNTESTED = "Only talk about it", "Add what does not work"
@@ -83,14 +83,17 @@ def carried(worker: Program) -> set[str]:
     return found - {""}
 
 
-def victim(here: Team, batches: list[UUID]) -> Program | None:
-    """A worker that carries no batch, and whose tasks are all at work."""
-    for worker in here.workers:
-        runs = [here.run(UUID(each)) for each in carried(worker)]
-        at_work = [run for run in runs if run.state is not None and run.state.is_running()]
-        if len(at_work) == len(runs) >= 2 and not {run.id for run in runs} & set(batches):
-            return worker
-    return None
+def victim(here: Team, batches: list[UUID]) -> Program:
+    """A worker without a batch; best one whose tasks are all at work: on one that it only took a batch waits 300 s."""
+    without = [worker for worker in here.workers if not carried(worker) & set(map(str, batches))]
+    deadline = time.monotonic() + 45
+    while time.monotonic() < deadline:
+        for worker in without:
+            states = [here.run(UUID(each)).state for each in carried(worker)]
+            if len(states) == LIMIT and all(state is not None and state.is_running() for state in states):
+                return worker
+        time.sleep(0.3)
+    return without[0]
 
 
 def spans(here: Team, host: str) -> list[tuple[float, float]]:
@@ -138,9 +141,8 @@ def check_hosts(here: Team, batch_ids: list[str]) -> None:
     begun = Counter((here.directory / "begun").read_text().split())
     assert begun == Counter(expected), "one agent ever"
     assert {host: most_at_once(spans(here, host)) <= SLOTS for host in HOSTS} == dict.fromkeys(HOSTS, True)
-    left = [p for p in psutil.process_iter(["cwd"]) if (p.info["cwd"] or "").startswith(str(here.directory))]
-    ours = {process.pid for program in (*here.apis, *here.services, *here.workers) for process in program.tree()}
-    assert not [p for p in left if p.pid not in ours], "nothing runs on"
+    places_of_hosts = tuple(host["directory"] for host in here.hosts.values())
+    assert not [p for p in psutil.process_iter(["cwd"]) if (p.info["cwd"] or "").startswith(places_of_hosts)]
 
 
 def held(here: Team) -> dict[str, int]:
@@ -150,23 +152,24 @@ def held(here: Team) -> dict[str, int]:
 
 
 def test_a_worker_and_an_api_die_and_nothing_is_lost_or_doubled(here: Team) -> None:
-    # heartbeats come every 30 s
+    # nobody's heartbeat arrives while his API is away, and on a busy machine it takes a minute to come back
     with here.client() as client:
-        assert automate(client, crashed_runs(65)).endswith("updated")
+        assert automate(client, crashed_runs(150)).endswith("updated")
     for number in range(3):
-        here.add_worker(number % 2, limit=4)
+        here.add_worker(number % 2, LIMIT)
     batches = [start(here, name, count) for name, count in TASKS.items()]
 
     until(lambda: begun(here) >= 8, 240)
-    deadline = time.monotonic() + 60
-    while (chosen := victim(here, batches)) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    lost = carried(chosen)
+    chosen = victim(here, batches)
+    its = [UUID(each) for each in carried(chosen)]
     chosen.die()
+    lost = [run_id for run_id in its if (state := here.run(run_id).state) is not None and not state.is_final()]
+    assert lost
+
     until(lambda: begun(here) >= 20, 240)
     # the one that the batch itself talks to
     api = next(i for i, worker in enumerate(here.workers) if str(batches[0]) in carried(worker)) % 2
+    here.env["PREFECT_API_URL"] = here.url(1 - api)
     here.apis[api].die()
     time.sleep(8)
     here.apis[api].start()
@@ -174,11 +177,12 @@ def test_a_worker_and_an_api_die_and_nothing_is_lost_or_doubled(here: Team) -> N
 
     ended = [here.ended(run_id, NIGHT_S) for run_id in batches]
     assert [words(run).split(":")[0] for run in ended] == ["Failed", "Failed"]
-    assert [words(here.run(UUID(each))).split(":")[0] for each in lost] == ["Crashed"] * len(lost)
+    assert [words(here.run(run_id)).split(":")[0] for run_id in lost] == ["Crashed"] * len(lost)
     batch_ids = [next(here.directory.glob(f"w*/state/overnight/batches/{name}-*")).name for name in TASKS]
     for batch_id, count in zip(batch_ids, TASKS.values(), strict=True):
         check_outcomes(here, batch_id, count)
     check_hosts(here, batch_ids)
+    until(lambda: not any(map(carried, here.workers)))
     until(lambda: not held(here), 150)
 
 

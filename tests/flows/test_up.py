@@ -230,7 +230,7 @@ def test_a_flow_run_whose_process_was_killed_is_marked_crashed(house: House) -> 
         waited(lambda: house.asked("/events/filter", filter=heard)["events"], "no heartbeat")
         stuck.kill()
     state = waited(lambda: _crashed(house, run), "never marked")
-    assert "start it again with `resume`" in state["message"]
+    assert "press Retry, or start it again with resume" in state["message"]
 
 
 def _crashed(house: House, run: str) -> dict[str, Any] | None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from overnight import past
 from overnight.failures import BadInput
 from overnight.handle import RunHandle
 from overnight.ledger import Ledger, write
@@ -47,6 +50,12 @@ class TestBatch:
         with pytest.raises(BadInput, match="File exists"):
             Ledger(ledger.state, BATCH_ID).open_new(batch(), "{}", AT)
 
+    def test_a_part_whose_flow_was_killed_before_it_wrote_anything_is_begun_again(self, tmp_path: Path) -> None:
+        part = Ledger(tmp_path, BATCH_ID, "a")
+        part.directory.mkdir(parents=True)
+        part.open_new(batch(), "{}", AT)
+        assert Ledger(tmp_path, BATCH_ID, "a").reopen() == (batch(), AT)
+
     def test_an_unknown_batch_is_refused_with_near_ones(self, ledger: Ledger) -> None:
         error = refusal(Ledger(ledger.state, BATCH_ID[:-1] + "3"))
         assert (error.where, error.field) == (str(ledger.state), "--resume")
@@ -78,6 +87,13 @@ class TestHeld:
             pass
         with other.held():
             pass
+
+    def test_one_who_only_looks_is_waited_for(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        with (ledger.directory / "controller.lock").open("a") as looking:
+            fcntl.flock(looking, fcntl.LOCK_SH)
+            monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+            with ledger.held():
+                assert past.is_held(ledger)
 
     def test_a_killed_controller_holds_nothing(self, ledger: Ledger) -> None:
         code = (

@@ -59,7 +59,7 @@ def test_rows_are_json_and_one_an_attempt() -> None:
     lost = fail(FailureKind.LOST, Evidence(source="host", seen="rebooted"))
     found = rows(report(run(state="lost", failure=lost), run(attempt=2, seconds=Phases(run=3.0))))
     assert json.loads(json.dumps(found)) == found
-    assert [(r["attempt"], r["state"], r["cause"], r["run s"]) for r in found] == [
+    assert [(r["attempt"], r["state"], r["cause"], r["seconds"]) for r in found] == [
         (1, "lost", "lost", None),
         (2, "succeeded", "", 3.0),
     ]

@@ -90,6 +90,16 @@ class TestRemoving:
             verdict = judged(evening, place)[run.run_id]
             assert (verdict.verdict, verdict.bytes) == ("kept", 0)
 
+    def test_commits_that_no_ref_leads_to_any_more_keep_it(self, decided: tuple[Evening, RunReport]) -> None:
+        evening, run = decided
+        repo = Path(evening.repo)
+        git(repo, "branch", "-qD", str(run.branch))
+        with looked(evening) as place:
+            assert judged(evening, place)[run.run_id].verdict == "may go", "our own ref still leads to it"
+            git(repo, "update-ref", "-d", f"refs/overnight/{run.run_id}/head")
+            verdict = judged(evening, place)[run.run_id]
+        assert (verdict.verdict, verdict.why) == ("kept", f"1 commit of it went from {repo}")
+
     @pytest.mark.parametrize(
         ("change", "why"),
         [

@@ -39,7 +39,7 @@ class Up:
             "HOME": str(self.world.directory / "home"),
             "LANG": "C.UTF-8",
             "OVERNIGHT_LOCK": str(self.world.lock),
-            "PREFECT_WORKER_QUERY_SECONDS": "1",  # a worker looks for work every 10 s otherwise
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # workers of ours look for work every 3 s otherwise
         }
         argv = [OVERNIGHT, *map(str, words), "--state", str(self.state)]
         done = subprocess.run(
@@ -123,7 +123,7 @@ def key(up: Up, browser: Browser) -> str:
     fields = {"Provider": "rehearsal", "Key": KEYS["rehearsal"]}
     browser.new_block("provider-credentials", "rehearsal", fields)
     browser.shot("block-form")
-    browser.press("Save")
+    browser.ask("Save", "/block_documents/")
     browser.sees("Paste this snippet")
     browser.shot("block-saved")
     return fields["Key"]

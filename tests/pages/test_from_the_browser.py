@@ -153,7 +153,7 @@ def test_cancel_ends_the_run_on_its_host_and_collects_what_it_committed(
     until(lambda: any(call.turn == 3 for call in chats(here, began)))  # the first chapter is committed
     browser.flow_run(run_id, "Logs")
     browser.menu("Cancel")
-    browser.press("Cancel Flow Run")
+    browser.ask("Cancel Flow Run", "/set_state")
     assert up.becomes(run_id, *ENDED)["name"] == "Cancelled"
     (run,) = report_of(up, "novel")["runs"]
     assert (run["state"], [commit["subject"] for commit in run["commits"]]) == ("cancelled", ["Chapter one"])
@@ -175,7 +175,7 @@ def test_a_paused_run_is_delivered_after_approval(here: World, up: Up, browser: 
     browser.menu("Resume")
     browser.sees("count.py")
     browser.shot("approval")
-    browser.press("Resume")
+    browser.ask("Resume", "/resume")
     assert up.becomes(run_id, *ENDED)["name"] == "Completed"
     (run,) = report_of(up, "careful")["runs"]
     assert here.git("show", f"{run['branch']}:count.py").decode() == COUNTER
@@ -184,7 +184,8 @@ def test_a_paused_run_is_delivered_after_approval(here: World, up: Up, browser: 
 def test_a_batch_typed_into_the_form_becomes_commits(here: World, up: Up, browser: Browser, key: str) -> None:
     browser.new_run("batch")
     browser.add_item("tasks")
-    browser.fill({"Instruction": COUNT, "Repo": str(here.repo), "Host": "box", "Id": "count", "name": "evening"})
+    browser.fill({"Instruction": COUNT, "Repo": str(here.repo), "Id": "count", "name": "evening"})
+    browser.choose("Host", "box")
     browser.choose("Route", ROUTE)
     browser.shot("batch-form", whole=True)
     assert up.becomes(browser.submit(), *ENDED)["name"] == "Completed"

@@ -1,0 +1,56 @@
+"""One task of a batch, as an operator types it into the form of the deployment `batch`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from blocks.ssh_host import SSHHost
+from overnight import lockfile
+from overnight.form import REPO_SHAPE, choices, chosen, name_from
+from overnight.lockfile import ProviderLock
+from overnight.spec import Limits
+
+
+def _with_choices(schema: dict[str, Any]) -> None:
+    """The routes of the lock that is in force where the form is made."""
+    schema["properties"]["route"]["enum"] = choices(lockfile.load(lockfile.place(None, os.environ)))
+
+
+class TaskForm(BaseModel):
+    """A task with its host and its route as choices. `host` is a saved block."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Task", json_schema_extra=_with_choices)
+
+    instruction: str = Field(min_length=1, description="What the agent should do, as you would tell a colleague")
+    repo: str = Field(
+        min_length=1,
+        description="A git repository: a path on the worker's machine, or a URL the host can clone",
+        json_schema_extra={"pattern": REPO_SHAPE},
+    )
+    host: SSHHost = Field(title="Host", description="The machine that runs the agent, a saved SSH Host block")
+    route: str = Field(description="Agent, provider and model, as the lock names them")
+    base: str = Field("HEAD", description="Branch, tag or commit the work starts from")
+    verify: str = Field("", description="Command that must exit 0 in a fresh clone of what came home; empty for none")
+    id: str = Field("", description="Part of the branch name; empty takes the instruction's first words")
+    approve: bool = Field(False, description="Make the branch only after you approved the diff on this run's page")
+    limits: Limits = Field(Limits(), description="When a run is stopped, and how often it is tried")
+
+    def entry(self, lock: ProviderLock, field: str) -> dict[str, Any]:
+        """The same task as a batch file would hold it, its host under `saved_as`.
+
+        Raises:
+            BadInput: the route is not in the lock.
+        """
+        return {
+            "id": self.id or name_from(self.instruction),
+            "instruction": self.instruction,
+            "repo": self.repo,
+            "base": self.base,
+            "verify": self.verify or None,
+            "approve": self.approve,
+            "route": {"host": self.host.saved_as, **chosen(self.route, lock, f"{field}.route")},
+            "limits": self.limits.model_dump(),
+        }
