@@ -47,11 +47,12 @@ test-newest: $(DEV_STAMP) ## what stands on Prefect, against its newest version 
 	@tests/provide
 	@$(NEWEST)/bin/python -m pytest -q --maxfail=10 tests/blocks tests/tasks tests/deployments tests/flows/test_single.py
 
-check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests
+check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests, our own launchers against the lock
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
+	@$(BIN)/overnight lock check .
 
 bench: $(DEV_STAMP) ## what a coding task costs Prefect, in process and spread over workers
 	@tests/provide

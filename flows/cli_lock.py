@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from flows.cli_lock_check import check
 from flows.terminal import end, plainly, print_json, show_rows
 from overnight import envtext, layers, lockfile
 from overnight.envtext import Format
@@ -23,6 +24,7 @@ from overnight.lockfile import OVERLAY, Provider, ProviderLock, suggest
 from overnight.soundness import flaws
 
 lock = typer.Typer(help="What is known of providers and agents, and what is made from it.", no_args_is_help=True)
+lock.command("check")(check)
 
 LockPath = Annotated[
     Path | None, typer.Option("--lock", metavar="PATH", help="Provider lock; default is the project's own.")
