@@ -24,16 +24,18 @@ class TaskForm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Task", json_schema_extra=_with_choices)
 
-    instruction: str = Field(min_length=1, description="What the agent should do, as you would tell a colleague")
+    instruction: str = Field(
+        min_length=1, description="What the agent should do, e.g. Add structured logging to server.py, with a test"
+    )
     repo: str = Field(
         min_length=1,
-        description="A git repository: a path on the worker's machine, or a URL the host can clone",
+        description="A git repository: a path on the worker's machine, e.g. /srv/git/app.git, or a URL the host can clone",
         json_schema_extra={"pattern": REPO_SHAPE},
     )
     host: SSHHost = Field(title="Host", description="The machine that runs the agent, a saved SSH Host block")
     route: str = Field(description="Agent, provider and model, as the lock names them")
     base: str = Field("HEAD", description="Branch, tag or commit the work starts from")
-    verify: str = Field("", description="Command that must exit 0 in a fresh clone of what came home; empty for none")
+    verify: str = Field("", description="Command that must exit 0 in a fresh clone of what came home, e.g. make test")
     id: str = Field("", description="Part of the branch name; empty takes the instruction's first words")
     approve: bool = Field(False, description="Make the branch only after you approved the diff on this run's page")
     limits: Limits = Field(Limits(), description="When a run is stopped, and how often it is tried")

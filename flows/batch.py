@@ -28,7 +28,7 @@ from overnight.spec import HostSpec, TaskSpec
 
 @flow(name="batch", flow_run_name="batch {name}", on_cancellation=[finish])
 async def batch(
-    files: Annotated[Sequence[str], Field(examples=["/home/me/tonight.yaml"])] = (),
+    files: Sequence[str] = (),
     tasks: Sequence[TaskForm] = (),
     name: str = "batch",
     approve: bool = False,
@@ -46,7 +46,7 @@ async def batch(
     nothing that was decided is run twice.
 
     Args:
-        files: A batch file (YAML), or Markdown files with front matter, one task each. Paths on the worker.
+        files: A batch file (YAML), e.g. /home/me/tonight.yaml, or Markdown files, one task each. Paths on the worker.
         tasks: Tasks given here instead of in a file.
         name: Name of this batch, when its tasks are given here.
         approve: Make branches only after you approved the diffs on this run's page.

@@ -44,11 +44,11 @@ def _named() -> str:
 @flow(name="single", flow_run_name=_named, on_cancellation=[finish])
 async def single(
     repo: Annotated[str, Field(min_length=1, json_schema_extra={"pattern": REPO_SHAPE})],
-    instruction: Annotated[str, Field(min_length=1, examples=["Add structured logging to server.py, with a test"])],
+    instruction: Annotated[str, Field(min_length=1)],
     host: SSHHost,
     route: Annotated[str, Field(json_schema_extra={"enum": _ROUTES})],
     base: str = "HEAD",
-    verify: Annotated[str, Field(examples=["make test"])] = "",
+    verify: str = "",
     approve: bool = False,
     limits: Limits = Limits(),  # noqa: B008  # frozen, and the form shows what it holds
     ask_for_commit: bool = True,
@@ -66,12 +66,12 @@ async def single(
     collects what it committed. After a crash start it again with resume.
 
     Args:
-        repo: A git repository: a path on the worker's machine, or a URL the host can clone.
-        instruction: What the agent should do, as you would tell a colleague.
+        repo: A git repository: a path on the worker's machine, e.g. /srv/git/app.git, or a URL the host can clone.
+        instruction: What the agent should do, e.g. Add structured logging to server.py, with a test.
         host: The machine that runs the agent, a saved SSH Host block.
         route: Agent, provider and model, as the lock names them.
-        base: Branch, tag or commit the work starts from.
-        verify: Command that must exit 0 in a fresh clone of what came home. Empty for none.
+        base: Branch, tag or commit the work starts from, e.g. main.
+        verify: Command that must exit 0 in a fresh clone of what came home, e.g. make test. Empty for none.
         approve: Make the branch only after you approved the diff on this run's page.
         limits: When a run is stopped, and how often it is tried.
         ask_for_commit: Append a line that asks the agent to commit.
