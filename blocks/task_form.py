@@ -29,7 +29,7 @@ class TaskForm(BaseModel):
     )
     repo: str = Field(
         min_length=1,
-        description="A git repository: a path on the worker's machine, e.g. /srv/git/app.git, or a URL the host can clone",
+        description="A git repository: a path on the worker, e.g. /srv/git/app.git, or a URL the host can clone",
         json_schema_extra={"pattern": REPO_SHAPE},
     )
     host: SSHHost = Field(title="Host", description="The machine that runs the agent, a saved SSH Host block")
