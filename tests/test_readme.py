@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -13,7 +17,7 @@ from overnight.failures import RULES, Family
 from overnight.spec import BatchFile, HostSpec, Limits, RouteSpec, TaskEntry
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-_TABLE = re.compile(r"(<!-- (families|reference): .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (families|reference|story): .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _WHO = {
     Family.SETUP: "whoever edits the batch file or the lock",
     Family.AUTH: "whoever holds the key",
@@ -57,7 +61,27 @@ def reference() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"families": families, "reference": reference}
+STORY = """#!/usr/bin/env bash
+set -euo pipefail
+export ANTHROPIC_BASE_URL="https://open.bigmodel.cn/api/anthropic"
+export ANTHROPIC_API_KEY="$ZHIPU_API_KEY"
+unset ANTHROPIC_AUTH_TOKEN
+exec claude --output-format=stream-json --verbose -p "$1"
+"""
+
+
+def story() -> str:
+    """What `overnight lock check` says of the script that cost a day."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "dispatch.sh").write_text(STORY)
+        argv = [sys.executable, "-c", "from flows.entry import main; main()", "lock", "check", "dispatch.sh"]
+        env = {"PATH": os.defpath, "HOME": folder, "PYTHONPATH": str(README.parent)}
+        done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    return "\n" + "".join(f"    {line}\n" for line in done.stdout.splitlines()) + "\n"
+
+
+TABLES = {"families": families, "reference": reference, "story": story}
 
 
 def test_the_tables_are_current() -> None:
