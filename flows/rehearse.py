@@ -149,6 +149,7 @@ def _incident_lock(served: Mapping[str, Any]) -> dict[str, Any]:
         right = next(v for v, text in wiring["set"].items() if "{key}" in text)
         other = next(v for v, header in header_of.items() if header is Header.X_API_KEY)
         wiring["set"][other] = wiring["set"].pop(right)
+        wiring["absent"] = {name: why for name, why in wiring.get("absent", {}).items() if name != other}
         wiring["empty"] = {right: "by analogy with another vendor: the mistake this rehearsal replays"}
     lock["providers"][INCIDENT] = wrong
     for name in (RIGHT, INCIDENT):
