@@ -14,7 +14,6 @@ from uuid import UUID
 import psutil
 import pytest
 
-from deployments.automations import automate, crashed_runs
 from overnight.rehearsal.model import Shell, Step, Tape, Wait
 from tests.flows.teamed import Program, Team, team
 from tests.flows.test_single import until, words
@@ -152,9 +151,6 @@ def held(here: Team) -> dict[str, int]:
 
 
 def test_a_worker_and_an_api_die_and_nothing_is_lost_or_doubled(here: Team) -> None:
-    # nobody's heartbeat arrives while his API is away, and on a busy machine it takes a minute to come back
-    with here.client() as client:
-        assert automate(client, crashed_runs(150)).endswith("updated")
     for number in range(3):
         here.add_worker(number % 2, LIMIT)
     batches = [start(here, name, count) for name, count in TASKS.items()]
