@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,19 @@ class Sshd:
     key_file: Path
     log: Path
     pid: int
+
+    def described(self, directory: Path, path: str, slots: int) -> dict[str, Any]:
+        """This server as a batch file or a block names it; runs lie in `directory`, agents in the folder `path`."""
+        return {
+            "address": "127.0.0.1",
+            "port": self.port,
+            "user": getpass.getuser(),
+            "key_file": str(self.key_file),
+            "host_key": self.host_key,
+            "slots": slots,
+            "path": [path],
+            "directory": str(directory),
+        }
 
     def address(self, name: str = "box") -> SshAddress:
         return SshAddress(name, "127.0.0.1", self.port, getpass.getuser(), self.key_file, self.host_key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import os
 import subprocess
@@ -134,16 +133,7 @@ def served(directory: Path, tapes: tuple[Tape, ...], *options: str, slots: int =
     (directory / "sshd").mkdir()
     make_repo(directory / "repo")
     with EmulatedProvider([Site("well", KEY)], tapes) as provider, sshd.serving(directory / "sshd") as box:
-        host = {
-            "address": "127.0.0.1",
-            "port": box.port,
-            "user": getpass.getuser(),
-            "key_file": str(box.key_file),
-            "host_key": box.host_key,
-            "slots": slots,
-            "path": [PYTHON],
-            "directory": str(directory / "host"),
-        }
+        host = box.described(directory / "host", PYTHON, slots)
         lock = make_lock(directory / "lock.json", provider.url("well"))
         env = {
             "PATH": os.environ["PATH"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import getpass
 import glob
 import os
 import secrets
@@ -303,13 +302,4 @@ def _stop(here: Team) -> None:
 def _host(directory: Path, slots: int) -> Iterator[dict[str, Any]]:
     (directory / "sshd").mkdir(parents=True)
     with sshd.serving(directory / "sshd") as box:
-        yield {
-            "address": "127.0.0.1",
-            "port": box.port,
-            "user": getpass.getuser(),
-            "key_file": str(box.key_file),
-            "host_key": box.host_key,
-            "slots": slots,
-            "path": [PYTHON],
-            "directory": str(directory / "host"),
-        }
+        yield box.described(directory / "host", PYTHON, slots)

@@ -179,8 +179,7 @@ def test_a_killed_flow_is_seen_and_resumed_with_the_same_button(up: Served) -> N
     again = up.single(SLOW, name="crash", resume=batch_id)
     up.until(again, lambda run: run.state is not None and run.state.is_running())
 
-    until(lambda: (up.state / "batches" / batch_id / "controller.lock").exists())
-    time.sleep(3)
+    until(lambda: past.is_held(Ledger(up.state, batch_id)))
     up.cancel(again)
     up.ended(again)
     until(lambda: committed(up, "crash", "crash") == ["Add greeting"])
