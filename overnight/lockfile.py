@@ -154,6 +154,11 @@ class CloudWiring(Fact):
 
 class Provider(Entry):
     title: str
+    vendor: str = Field(
+        "",
+        description="Providers of one vendor with separate regions or plans share it; "
+        "the doctor may try a refused key at them",
+    )
     endpoints: dict[str, Endpoint]
     other_urls: dict[str, OtherUrl] = Field({}, description="Addresses that do not serve these harnesses")
     headers: dict[Header, Accepts]

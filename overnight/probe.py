@@ -6,46 +6,63 @@ way to tell a wrong key from a right key in the wrong variable.
 
 from __future__ import annotations
 
-import json
 import math
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Any, NamedTuple, TypedDict
 
 import httpx
 
 from overnight.failures import Evidence, Failure, FailureKind, fail
-from overnight.lockfile import ErrorRule, Header
-from overnight.wire import classify, read_body
+from overnight.lockfile import ErrorRule, FreeProbe, Header
+from overnight.wire import STREAM_TYPE, Judged, Stream, read_free
+from overnight.wire import judge as judge  # as: who asks by other means reads the answer by it
 
 _K = FailureKind
-_ANSWER_BYTES = 1_000_000  # an answer of one token is smaller; a page that never ends is not read to its end
+_HEADERS = {"anthropic-version": "2023-06-01"}
+_QUESTION = [{"role": "user", "content": "ok"}]
+_ANSWER_SIZE = 1_000_000  # characters; an answer of one token is smaller, and a page may never end
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came back for one header. `kind` is None when the call succeeded."""
+    """What came back for one call. `kind` is None when it succeeded, `model` the one that the answer names."""
 
-    header: Header
     status: int | None
     seconds: float
     kind: FailureKind | None
     evidence: Evidence
     retry_after_s: float | None = None
+    model: str | None = None
 
     @property
     def ok(self) -> bool:
         return self.kind is None
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeaderReply(Reply):
+    """What came back for one header."""
+
+    header: Header
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeReply(Reply):
+    """What came back for a free probe. `proves` is what one that is ok proves of the key: nothing by a call without."""
+
+    proves: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Direct:
     """The direct probe of a route: the header the harness sends, and the other one if that was refused."""
 
-    sent: Reply
-    other: Reply | None = None
+    sent: HeaderReply
+    other: HeaderReply | None = None
 
     @property
     def wrong_header(self) -> bool:
@@ -63,12 +80,64 @@ def direct(
         key: Used on the wire only. A provider that echoes it back is masked in every evidence.
         timeout_s: For connecting, for each read, and for the whole answer, so that none can drip for ever.
     """
-    with httpx.Client(timeout=timeout_s, trust_env=False, follow_redirects=False, verify=_trusted()) as client:
-        sent = _call(client, base_url, header, key, model, rules, timeout_s)
+    with _client(timeout_s) as client:
+
+        def reply(carried: Header) -> HeaderReply:
+            chat = _chat(base_url, carried.carry(key), model)
+            return HeaderReply(header=carried, **_send(client, chat, key, partial(judge, rules=rules), timeout_s))
+
+        sent = reply(header)
         if sent.kind is not _K.AUTH_REJECTED:
             return Direct(sent)
-        other = Header.X_API_KEY if header is Header.BEARER else Header.BEARER
-        return Direct(sent, _call(client, base_url, other, key, model, rules, timeout_s))
+        return Direct(sent, reply(Header.X_API_KEY if header is Header.BEARER else Header.BEARER))
+
+
+def ask(
+    base_url: str,
+    headers: Mapping[str, str],
+    key: str,
+    model: str,
+    rules: Sequence[ErrorRule],
+    timeout_s: float = 15.0,
+) -> Reply:
+    """The same call with headers of your own: the key in one, in both, or in none. Never raises as `direct` does not.
+
+    Args:
+        headers: As `Header.carry` makes them; other headers are sent too and not shown.
+        key: Only to mask it in the evidence.
+    """
+    with _client(timeout_s) as client:
+        chat = _chat(base_url, headers, model)
+        return Reply(**_send(client, chat, key, partial(judge, rules=rules), timeout_s))
+
+
+def free(probe: FreeProbe, key: str, rules: Sequence[ErrorRule], timeout_s: float = 15.0, model: str = "") -> FreeReply:
+    """Make a call of the lock that costs nothing. Never raises for what the network or the provider does.
+
+    Args:
+        model: What a probe that proves a model asks about.
+
+    Raises:
+        ValueError: the probe proves a model, and none was given.
+    """
+    if "model" in probe.proves and not model:
+        raise ValueError(f"{probe.url} needs a model")
+    body = {"model": model, "messages": _QUESTION} if "model" in probe.proves else None
+    with _client(timeout_s) as client:
+        call = _Call(probe.method, probe.url, _free_headers(probe, key), body, "free probe")
+        got = _send(client, call, key, lambda status, _, text: read_free(probe, status, text, rules), timeout_s)
+    return FreeReply(proves=() if probe.key_as == "none" else probe.proves, **got)
+
+
+def _free_headers(probe: FreeProbe, key: str) -> dict[str, str]:
+    if probe.key_as == "none":
+        return dict(_HEADERS)
+    carried = {"Authorization": key} if probe.key_as == "raw" else Header(probe.key_as).carry(key)
+    return {**_HEADERS, **carried}
+
+
+def _client(timeout_s: float) -> httpx.Client:
+    return httpx.Client(timeout=timeout_s, trust_env=False, follow_redirects=False, verify=_trusted())
 
 
 @cache
@@ -77,67 +146,95 @@ def _trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _call(
-    client: httpx.Client,
-    base_url: str,
-    header: Header,
-    key: str,
-    model: str,
-    rules: Sequence[ErrorRule],
-    timeout_s: float,
-) -> Reply:
-    body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "ok"}]}
-    headers = {"anthropic-version": "2023-06-01", **header.carry(key)}
+class _Call(NamedTuple):
+    """One request. `headers` carry the key, or do not."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any] | None
+    what: str
+
+    @property
+    def where(self) -> str:
+        """What is asked and how the key travels, for the evidence."""
+        sent = {name.lower(): value for name, value in self.headers.items()}
+        bearer = sent.get("authorization", "").lower().startswith("bearer ")
+        shown = {"authorization": Header.BEARER.wire if bearer else "Authorization", "x-api-key": "x-api-key"}
+        return f"{self.what}, {' and '.join(shown[name] for name in shown if sent.get(name)) or 'no key'}"
+
+
+def address(base_url: str) -> str:
+    """Where chats go, given the base URL as harnesses get it."""
+    return f"{base_url.rstrip('/')}/v1/messages"
+
+
+def message(model: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The body of the question, one token and streamed as agents ask for it, and its headers without the key."""
+    return {"model": model, "max_tokens": 1, "stream": True, "messages": _QUESTION}, dict(_HEADERS)
+
+
+def _chat(base_url: str, headers: Mapping[str, str], model: str) -> _Call:
+    body, plain = message(model)
+    return _Call("POST", address(base_url), {**plain, **headers}, body, "direct probe")
+
+
+class _Got(TypedDict):
+    """The fields of Reply."""
+
+    status: int | None
+    seconds: float
+    kind: FailureKind | None
+    evidence: Evidence
+    retry_after_s: float | None
+    model: str | None
+
+
+def _send(
+    client: httpx.Client, call: _Call, key: str, read: Callable[[int, str, str], Judged], timeout_s: float
+) -> _Got:
     began = time.monotonic()
-    where = f"direct probe, {header.wire}"
     status: int | None = None
     after: float | None = None
-    kind: FailureKind | None
     try:
-        with client.stream("POST", f"{base_url.rstrip('/')}/v1/messages", json=body, headers=headers) as response:
+        with client.stream(call.method, call.url, json=call.body, headers=call.headers) as response:
             text = _text(response, began + timeout_s)
         status, after = response.status_code, _retry_after(response.headers)
-        kind, seen = _judge(response.status_code, _masked(text, key), rules)
+        media_type = response.headers.get("content-type", "")
+        judged = read(response.status_code, media_type, _masked(text, key))
     except (httpx.TransportError, httpx.DecodingError, httpx.InvalidURL) as error:
-        kind, seen = _transport(error)
-    evidence = Evidence(source="probe", seen=_masked(seen, key), where=where)
-    return Reply(header, status, time.monotonic() - began, kind, evidence, after)
+        judged = Judged(*_transport(error))
+    except UnicodeEncodeError:  # its object holds the key
+        judged = Judged(_K.REQUEST_REJECTED, "the request cannot be written: a header holds what is not ASCII")
+    return _Got(
+        status=status,
+        seconds=time.monotonic() - began,
+        kind=judged.kind,
+        evidence=Evidence(source="probe", seen=_masked(judged.seen, key), where=call.where),
+        retry_after_s=after,
+        model=judged.model,
+    )
 
 
 def _text(response: httpx.Response, deadline: float) -> str:
-    """The body, as far as it came; a read timeout too when each read was in time and their sum was not."""
-    body = bytearray()
-    for part in response.iter_bytes():
-        body += part
-        if len(body) > _ANSWER_BYTES:
+    """The body as far as it is needed; a read timeout too when each read was in time and their sum was not."""
+    streamed = response.headers.get("content-type", "").lower().startswith(STREAM_TYPE)
+    stream, read = Stream(), []
+    size = 0
+    for part in response.iter_text():
+        read.append(part)
+        size += len(part)
+        if streamed:
+            stream.feed(part)
+        if size > _ANSWER_SIZE or stream.over:
             break
         if time.monotonic() > deadline:
-            raise httpx.ReadTimeout(f"still sending, {len(body)} bytes so far")
-    return body.decode(response.encoding or "utf-8", "replace")
+            raise httpx.ReadTimeout(f"still sending, {size} characters so far")
+    return "".join(read)
 
 
 def _masked(text: str, key: str) -> str:
     return text.replace(key, "*" * len(key)) if key else text
-
-
-def _judge(status: int, text: str, rules: Sequence[ErrorRule]) -> tuple[FailureKind | None, str]:
-    """A 200 counts only when it is an answer of the Messages API: login pages and error bodies come as 200 too."""
-    if status == 200 and _is_message(text):
-        return None, "HTTP 200, a message"
-    answer = read_body(status, text) if status != 200 else read_body(None, text)
-    found = classify(answer, rules)
-    if found is None:
-        shown = " ".join(text.split())[:200] or "an empty body"
-        return _K.NOT_THE_API, f"HTTP {status}: {shown}"
-    return found[0], f"HTTP {status} ({found[1].seen})" if status == 200 else found[1].seen
-
-
-def _is_message(text: str) -> bool:
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(body, dict) and body.get("type") == "message"
 
 
 # httpx._exceptions, version 0.28: every error of a request by the first class that fits

@@ -5,36 +5,34 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import secrets
 import select
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import cast, get_args
 
 from overnight.failures import BadInput
-from overnight.lockfile import Header, suggest
 from overnight.rehearsal.faults import Fault, parse_fault
 from overnight.rehearsal.provider import EmulatedProvider
-from overnight.rehearsal.refusals import Shape
-from overnight.rehearsal.site import MODELS, Site
+from overnight.rehearsal.site import Site
+from overnight.rehearsal.sites import SITE_HELP, parse_sites
 from overnight.rehearsal.ssh import LoopbackHost, make_key
 from overnight.rehearsal.tapes import load_tapes
 
 DEFAULT_SITES = ("rehearsal", "rehearsal-x,accepts=x-api-key")
 
-_ACCEPTS = {"both": frozenset(Header), **{header.value: frozenset({header}) for header in Header}}
-_NAME = re.compile("[a-z0-9-]+")
-_SITE_SETTINGS = ("accepts", "shape", "models", "answers_as")
 
 _EXAMPLES = """\
 examples:
   python -m overnight.rehearsal --directory /tmp/r --tapes tonight.tapes.yaml
   python -m overnight.rehearsal --directory /tmp/r --fault rehearsal=rate-limited,times=2,retry_after_s=1
   python -m overnight.rehearsal --directory /tmp/r --site strict,accepts=bearer,shape=anthropic,models=m1+m2
+  python -m overnight.rehearsal --directory /tmp/r --site intl,shape=minimax,clients=claude-cli,balance=no \\
+    --site cn,shape=minimax,elsewhere=intl
+  python -m overnight.rehearsal --directory /tmp/r --fault rehearsal=stream-error,says=window-used-up,at_once=yes
 
 It prints one line of JSON with every URL, port and key file, then serves until
 SIGINT, SIGTERM or the end of its standard input. Keys are made once a
@@ -78,8 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--site",
         action="append",
         metavar="NAME[,SETTING=VALUE...]",
-        help="a provider; settings: accepts=bearer|x-api-key|both, shape=zhipu|anthropic, models=A+B, answers_as=A; "
-        f"default: {' and '.join(DEFAULT_SITES)}",
+        help=f"{SITE_HELP}; default: {' and '.join(DEFAULT_SITES)}",
     )
     add("--fault", action="append", default=[], metavar="SITE=KIND[,SETTING=VALUE...]", help="make a site fail")
     add("--port", type=int, default=0, help="of the providers; default: any free one")
@@ -93,38 +90,12 @@ def _absolute(text: str) -> Path:
 
 
 def _sites(written: Sequence[str], faults: Sequence[str], directory: Path) -> list[Site]:
-    failing = dict(_fault(text) for text in faults)
-    sites = [_site(text, failing, directory) for text in written]
-    names = [site.name for site in sites]
-    for name in failing:
-        if name not in names:
-            raise BadInput("--fault", name, "no such site", suggest(name, names))
-    return sites
+    return parse_sites(written, dict(_fault(text) for text in faults), partial(_key, directory))
 
 
 def _fault(text: str) -> tuple[str, Fault]:
     name, _, fault = text.partition("=")
     return name, parse_fault(fault)
-
-
-def _site(text: str, failing: dict[str, Fault], directory: Path) -> Site:
-    name, *settings = text.split(",")
-    if not _NAME.fullmatch(name):
-        raise BadInput("--site", text, f"{name!r} cannot be part of a URL", "Use a-z, 0-9 and -")
-    fields = dict(setting.partition("=")[::2] for setting in settings)
-    for field in fields:
-        _known(field, _SITE_SETTINGS, text)
-    accepts = _ACCEPTS[_known(fields.get("accepts", "bearer"), tuple(_ACCEPTS), text)]
-    shape = cast(Shape, _known(fields.get("shape", "zhipu"), get_args(Shape), text))
-    models = tuple(fields["models"].split("+")) if "models" in fields else MODELS
-    key = _key(directory, name)
-    return Site(name, key, accepts, models, shape, failing.get(name), fields.get("answers_as"))
-
-
-def _known(value: str, choices: Sequence[str], where: str) -> str:
-    if value not in choices:
-        raise BadInput("--site", where, f"unknown {value!r}", suggest(value, choices))
-    return value
 
 
 def _key_file(directory: Path, site: str) -> Path:

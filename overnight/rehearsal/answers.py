@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 
 from overnight.rehearsal import messages
+from overnight.rehearsal.dialects import Shape
 from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.model import Reply
-from overnight.rehearsal.refusals import JSON, Refusal
+from overnight.rehearsal.refusals import JSON, Refusal, error_event
 
 STREAM = "text/event-stream; charset=utf-8"
 
@@ -45,14 +46,16 @@ def refuse(refused: Refusal) -> Answer:
     return iter((Head(refused.status, refused.media_type, refused.retry_after_s), refused.body))
 
 
-def speak(reply: Reply, model: str, turn: int, *, stream: bool, fault: Fault | None = None) -> Answer:
-    """A turn of the model, spoiled by `fault` if there is one."""
+def speak(
+    reply: Reply, model: str, turn: int, *, stream: bool, fault: Fault | None = None, shape: Shape = "anthropic"
+) -> Answer:
+    """A turn of the model, spoiled by `fault` if there is one; an error in the middle is in the words of `shape`."""
     parts = messages.turn_events(reply, model, turn) if stream else _halves(messages.turn_body(reply, model, turn))
     head = Head(200, STREAM if stream else JSON)
-    return chain((Pause(reply.wait_s),), _spoil(head, parts, fault, stream=stream))
+    return chain((Pause(reply.wait_s),), _spoil(head, parts, fault, stream=stream, shape=shape))
 
 
-def _spoil(head: Head, parts: tuple[bytes, ...], fault: Fault | None, *, stream: bool) -> Answer:
+def _spoil(head: Head, parts: tuple[bytes, ...], fault: Fault | None, *, stream: bool, shape: Shape) -> Answer:
     partial = parts[: len(parts) // 2]
     match fault.kind if fault else None:
         case FaultKind.HANG:
@@ -63,8 +66,8 @@ def _spoil(head: Head, parts: tuple[bytes, ...], fault: Fault | None, *, stream:
             return iter((head, *partial, Pause(None)))
         case FaultKind.CUT:
             return iter((head, *partial, Cut()))
-        case FaultKind.STREAM_ERROR if stream:
-            return iter((head, *partial, messages.error_event()))
+        case FaultKind.STREAM_ERROR if fault and stream:
+            return iter((head, *(() if fault.at_once else partial), error_event(fault, shape)))
         case FaultKind.DRIP if fault:
             alive = messages.PING if stream else b" "
             return chain((head, *partial), chain.from_iterable(repeat((Pause(fault.every_s), alive))))

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from overnight.failures import BadInput
 from overnight.lockfile import suggest
+from overnight.rehearsal.dialects import Why
 
 
 class FaultKind(StrEnum):
@@ -19,24 +20,26 @@ class FaultKind(StrEnum):
     KEY_REFUSED = "key-refused"
     """401, as after a key was revoked."""
     FORBIDDEN = "forbidden"
+    CONTENT_REFUSED = "content-refused"
     CREDIT_TOO_LOW = "credit-too-low"
     """400 with Anthropic's words for an empty account."""
     PAYMENT_REQUIRED = "payment-required"
     RATE_LIMITED = "rate-limited"
     NO_BALANCE = "no-balance"
-    """429 with ZhiPu's code 1113, which is not a rate limit."""
+    """In the words of the site's shape; on Anthropic's ZhiPu's: 429 with code 1113, which is not a rate limit."""
     WINDOW_USED_UP = "window-used-up"
-    """429 with ZhiPu's code 1308 and the time of the reset."""
+    """In the words of the site's shape; on Anthropic's ZhiPu's: 429 with code 1308 and the time of the reset."""
+    PLAN_EXPIRED = "plan-expired"
     SERVER_ERROR = "server-error"
     BAD_GATEWAY = "bad-gateway"
     """502 and an HTML page."""
     UNAVAILABLE = "unavailable"
     OVERLOADED = "overloaded"
-    """529."""
+    """529, or what the site's shape has for it."""
     HTML_PAGE = "html-page"
     """200 and an HTML page, as a captive portal gives."""
     ERROR_IN_OK = "error-in-ok"
-    """200 and an error body."""
+    """200 and an error body: what `says` names, in the words of the site's shape."""
     EMPTY = "empty"
     """200 and nothing."""
     HANG = "hang"
@@ -48,9 +51,14 @@ class FaultKind(StrEnum):
     CUT = "cut"
     """Half the answer, then the connection ends."""
     STREAM_ERROR = "stream-error"
-    """Half the answer, then an `error` event. A request that is not a stream is answered well."""
+    """Half the answer, or nothing of it (`at_once`), then an `error` event: what `says` names, in the words of the
+    site's shape. A request that is not a stream is answered well."""
     DRIP = "drip"
     """Half the answer, then a sign of life each `every_s` seconds for ever."""
+
+
+SAYABLE = frozenset(kind for kind in FaultKind if kind.value in {why.value for why in Why})
+"""The kinds that are an error in words, which other kinds can wrap."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,12 @@ class Fault:
         retry_after_s: Sent as `Retry-After` with an answer that is an error.
         resets_at: The moment `window-used-up` names; None for five hours from the answer.
         every_s: Pace of `drip`.
+        says: The error inside `error-in-ok` and `stream-error`, one of SAYABLE; None for an error of the
+            provider's servers in the one, `overloaded` in the other.
+        at_once: `stream-error` sends no part of the answer before it.
+
+    Raises:
+        ValueError: `says` is no error in words.
     """
 
     kind: FaultKind
@@ -75,6 +89,12 @@ class Fault:
     retry_after_s: int | None = None
     resets_at: datetime | None = None
     every_s: float = 20
+    says: FaultKind | None = None
+    at_once: bool = False
+
+    def __post_init__(self) -> None:
+        if self.says is not None and self.says not in SAYABLE:
+            raise ValueError(f"{self.says} is no error in words")
 
 
 _FAULT = TypeAdapter(Fault)
@@ -97,4 +117,6 @@ def parse_fault(text: str) -> Fault:
         return _FAULT.validate_python({**fields, "kind": kind})
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadInput("--fault", f"{text}: {first['loc'][0]}", first["msg"], "Give a number") from error
+        setting = first["loc"][0] if first["loc"] else "says"
+        mend = suggest(str(first["input"]), SAYABLE) if setting == "says" else "Give a number"
+        raise BadInput("--fault", f"{text}: {setting}", first["msg"], mend) from error

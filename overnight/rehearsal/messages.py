@@ -30,10 +30,6 @@ def turn_events(reply: Reply, model: str, turn: int) -> tuple[bytes, ...]:
     )
 
 
-def error_event() -> bytes:
-    return _event("error", error={"type": "overloaded_error", "message": "Overloaded"})
-
-
 def _message(reply: Reply, model: str, turn: int) -> dict[str, Any]:
     content: list[dict[str, Any]] = [{"type": "text", "text": reply.text}] if reply.text else []
     if reply.tool is not None:

@@ -11,6 +11,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -18,10 +19,12 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from overnight.rehearsal.certificate import certificates_in, self_signed
+from overnight.rehearsal.desk import Desk
 from overnight.rehearsal.faults import Fault
 from overnight.rehearsal.loop import LoopThread
 from overnight.rehearsal.model import Tape
-from overnight.rehearsal.site import Call, Desk, Site
+from overnight.rehearsal.site import Call, Site
 
 
 class EmulatedProvider:
@@ -31,11 +34,15 @@ class EmulatedProvider:
         sites: Their names must differ.
         tapes: What the model does, for every site.
         port: 0 for any free one. One in use is an OSError on entry.
+        tls: Serve https alone, with a certificate of its own making that no client trusts
+            unless it is given `certificate` (PEM, empty before entry and without TLS).
     """
 
-    def __init__(self, sites: Sequence[Site], tapes: Sequence[Tape] = (), port: int = 0) -> None:
+    def __init__(self, sites: Sequence[Site], tapes: Sequence[Tape] = (), port: int = 0, *, tls: bool = False) -> None:
         self._desks = {site.name: Desk(site, tuple(tapes), self._record) for site in sites}
         self._port = port
+        self._tls = tls
+        self.certificate = ""
         self._lock = threading.Lock()
         self._calls: list[Call] = []
 
@@ -56,7 +63,7 @@ class EmulatedProvider:
         """The base URL of a site, without `/v1`."""
         if site not in self._desks:
             raise KeyError(site)
-        return f"http://127.0.0.1:{self._port}/{site}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}/{site}"
 
     @property
     def calls(self) -> list[Call]:
@@ -74,17 +81,21 @@ class EmulatedProvider:
 
     async def _start(self, listener: socket.socket) -> None:
         app = Starlette(routes=[Mount(f"/{name}", routes=desk.routes()) for name, desk in self._desks.items()])
-        config = uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            log_level="critical",  # to uvicorn an answer cut on purpose is an error worth a log line
-            timeout_graceful_shutdown=1,
-        )
+        with self_signed() if self._tls else nullcontext() as chain:
+            config = uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                log_level="critical",  # to uvicorn an answer cut on purpose is an error worth a log line
+                timeout_graceful_shutdown=1,
+                ssl_certfile=chain,
+            )
+            config.load()  # reads the certificate while its file is there
+            self.certificate = certificates_in(chain) if chain else ""
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
 

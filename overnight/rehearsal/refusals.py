@@ -1,20 +1,19 @@
-"""What a provider says when it will not answer, in the two dialects that matter: Anthropic's and ZhiPu's."""
+"""A refusal as the complete answer a client gets, in the shape of its site."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from overnight.rehearsal.faults import Fault, FaultKind
-
-Shape = Literal["anthropic", "zhipu"]
+from overnight.rehearsal.dialects import Shape, Why, Words, body_in_ok, body_of, words_of
+from overnight.rehearsal.faults import SAYABLE, Fault, FaultKind
 
 JSON = "application/json; charset=utf-8"
 HTML = "text/html; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
 
-_REQUEST_ID = "req_rehearsal"
 _PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Sign in to continue</h1></body></html>"
 _WINDOW = timedelta(hours=5)
 
@@ -29,105 +28,63 @@ class Refusal:
     retry_after_s: int | None = None
 
 
-class _Words(NamedTuple):
-    """One refusal. `code` is ZhiPu's; None when it has none and says it as Anthropic does."""
-
-    status: int
-    type: str
-    code: str | None
-    message: str
-    only_zhipu: bool = False
+def refuse(shape: Shape, why: Why, retry_after_s: int | None = None, **holes: object) -> Refusal:
+    """Say no in the words of `shape`. `holes` fill the message: `wanted`, `model`, `problem`, `resets_at`."""
+    spoken, words = _filled(shape, why, holes)
+    if words.plain:
+        return Refusal(words.status, words.message.encode(), TEXT, retry_after_s)
+    return Refusal(words.status, _json(body_of(spoken, words)), retry_after_s=retry_after_s)
 
 
-_WORDS = {
-    FaultKind.FORBIDDEN: _Words(
-        403, "permission_error", None, "Your API key does not have permission to use the specified resource."
-    ),
-    FaultKind.CREDIT_TOO_LOW: _Words(
-        400, "invalid_request_error", None, "Your credit balance is too low to access the Anthropic API."
-    ),
-    FaultKind.PAYMENT_REQUIRED: _Words(402, "billing_error", None, "Your account has insufficient balance."),
-    FaultKind.RATE_LIMITED: _Words(429, "rate_limit_error", "1302", "Rate limit reached for requests"),
-    FaultKind.NO_BALANCE: _Words(
-        429, "rate_limit_error", "1113", "Insufficient balance or no resource package. Please recharge.", True
-    ),
-    FaultKind.WINDOW_USED_UP: _Words(
-        429,
-        "rate_limit_error",
-        "1308",
-        "Usage limit reached for 5 hour. Your limit will reset at {resets_at:%Y-%m-%d %H:%M:%S}",
-        True,
-    ),
-    FaultKind.SERVER_ERROR: _Words(500, "api_error", None, "Internal server error"),
-    FaultKind.UNAVAILABLE: _Words(503, "api_error", None, "Service unavailable"),
-    FaultKind.OVERLOADED: _Words(529, "overloaded_error", "1305", "Overloaded"),
-}
-
-
-def no_key(shape: Shape, wanted: str) -> Refusal:
-    """No key in the header that the site wants, `Authorization` or `x-api-key`."""
-    message = f"Header中未收到{wanted}参数，无法进行身份验证。" if shape == "zhipu" else f"{wanted} header is required"
-    return _refuse(shape, _Words(401, "authentication_error", "1001", message))
-
-
-def unknown_key(shape: Shape) -> Refusal:
-    message = "身份验证失败。" if shape == "zhipu" else "invalid x-api-key"
-    return _refuse(shape, _Words(401, "authentication_error", "1000", message))
-
-
-def unknown_model(shape: Shape, model: str) -> Refusal:
-    if shape == "zhipu":
-        return _refuse(
-            shape, _Words(400, "invalid_request_error", "1211", "Unknown Model, please check the model code.")
-        )
-    return _refuse(shape, _Words(404, "not_found_error", None, f"model: {model}"))
-
-
-def bad_request(shape: Shape, problem: str) -> Refusal:
-    return _refuse(shape, _Words(400, "invalid_request_error", "1210", problem))
+def refuse_in_ok(shape: Shape, why: Why, **holes: object) -> Refusal:
+    """The same no inside HTTP 200."""
+    return Refusal(200, _json(body_in_ok(*_filled(shape, why, holes))))
 
 
 def refusal(fault: Fault, shape: Shape, now: datetime) -> Refusal | None:
-    """The answer a fault puts in place of a turn; None for a fault that spoils a turn instead (`hang`, `cut` ...).
-
-    What only ZhiPu says (1113, 1308) is said in its shape by every site.
-    """
-    if fault.kind is FaultKind.KEY_REFUSED:
-        return unknown_key(shape)
-    if fault.kind is FaultKind.BAD_GATEWAY:
-        return Refusal(502, _PAGE, HTML)
-    if fault.kind is FaultKind.HTML_PAGE:
-        return Refusal(200, _PAGE, HTML)
-    if fault.kind is FaultKind.EMPTY:
-        return Refusal(200, b"")
-    if fault.kind is FaultKind.ERROR_IN_OK:
-        return _error_in_ok(shape)
-    words = _WORDS.get(fault.kind)
-    if words is None:
-        return None
-    message = words.message.format(resets_at=fault.resets_at or now + _WINDOW)
-    return _refuse("zhipu" if words.only_zhipu else shape, words._replace(message=message), fault.retry_after_s)
+    """The answer a fault puts in place of a turn; None for a fault that spoils a turn instead (`hang`, `cut` ...)."""
+    match fault.kind:
+        case FaultKind.BAD_GATEWAY:
+            return Refusal(502, _PAGE, HTML)
+        case FaultKind.HTML_PAGE:
+            return Refusal(200, _PAGE, HTML)
+        case FaultKind.EMPTY:
+            return Refusal(200, b"")
+        case FaultKind.ERROR_IN_OK if fault.says:
+            return refuse_in_ok(_speaker(fault.says, shape), Why(fault.says), resets_at=_resets(fault, now))
+        case FaultKind.ERROR_IN_OK if shape == "zhipu":
+            return Refusal(200, _json({"code": 500, "msg": "404 NOT_FOUND", "success": False}))
+        case FaultKind.ERROR_IN_OK:
+            return refuse_in_ok("anthropic", Why.SERVER_ERROR)
+        case kind if kind in SAYABLE:
+            return refuse(_speaker(kind, shape), Why(kind), fault.retry_after_s, resets_at=_resets(fault, now))
+    return None
 
 
-def _error_in_ok(shape: Shape) -> Refusal:
-    if shape == "zhipu":
-        return Refusal(200, _json({"code": 500, "msg": "404 NOT_FOUND", "success": False}))
-    return Refusal(200, _json({"type": "error", "error": {"type": "api_error", "message": "Internal server error"}}))
+def error_event(fault: Fault, shape: Shape) -> bytes:
+    """A fault's error as an event of a stream that began with HTTP 200. OpenRouter gives its events no name."""
+    says = fault.says
+    if says is None:
+        spoken, words = words_of("anthropic", Why.OVERLOADED)
+    else:
+        spoken, words = _filled(_speaker(says, shape), Why(says), {"resets_at": _resets(fault, datetime.now(UTC))})
+    name = b"" if spoken == "openrouter" else b"event: error\n"
+    return name + b"data: " + _json(body_in_ok(spoken, words)) + b"\n\n"
 
 
-def _refuse(shape: Shape, words: _Words, retry_after_s: int | None = None) -> Refusal:
-    error: dict[str, Any] = {"type": words.type, "message": words.message}
-    if shape == "zhipu" and words.code is not None:
-        error = _zhipu_error(words, words.code)
-    body = {"type": "error", "error": error, "request_id": _REQUEST_ID}
-    return Refusal(words.status, _json(body), retry_after_s=retry_after_s)
+def _speaker(kind: FaultKind, shape: Shape) -> Shape:
+    """Anthropic has `credit-too-low` for the one and no words for the other: its sites say ZhiPu's."""
+    only_zhipu = kind in (FaultKind.NO_BALANCE, FaultKind.WINDOW_USED_UP)
+    return "zhipu" if shape == "anthropic" and only_zhipu else shape
 
 
-def _zhipu_error(words: _Words, code: str) -> dict[str, Any]:
-    """As seen in 2026: capacity and quota answers wear Anthropic's type and put the code into the message too."""
-    if words.status in (429, 529):
-        return {"type": words.type, "code": code, "message": f"[{code}][{words.message}][{_REQUEST_ID}]"}
-    return {"code": code, "message": words.message}
+def _resets(fault: Fault, now: datetime) -> datetime:
+    return fault.resets_at or now + _WINDOW
+
+
+def _filled(shape: Shape, why: Why, holes: dict[str, object]) -> tuple[Shape, Words]:
+    spoken, words = words_of(shape, why)
+    return spoken, words._replace(message=words.message.format(**holes))
 
 
 def _json(body: dict[str, Any]) -> bytes:

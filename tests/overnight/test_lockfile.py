@@ -20,6 +20,8 @@ HEADER_OF = {
     ("claude-code", "ANTHROPIC_AUTH_TOKEN"): Header.BEARER,
     ("claude-code", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
     ("goose", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
+    ("opencode", "OVERNIGHT_OPENCODE_BEARER"): Header.BEARER,
+    ("opencode", "OVERNIGHT_OPENCODE_API_KEY"): Header.X_API_KEY,
     ("scripted", "OVERNIGHT_SCRIPTED_BEARER"): Header.BEARER,
     ("scripted", "OVERNIGHT_SCRIPTED_API_KEY"): Header.X_API_KEY,
 }
@@ -39,7 +41,7 @@ def test_names_every_promised_provider_and_harness() -> None:
     promised += " fireworks litellm ollama lm-studio vllm llama-cpp"
     assert set(promised.split()) <= set(LOCK.providers)
     assert set(LOCK.environment_only) == {"bedrock", "vertex", "foundry"}
-    assert set(LOCK.harnesses) == {"claude-code", "goose", "scripted"}
+    assert set(LOCK.harnesses) == {"claude-code", "goose", "opencode", "scripted"}
     assert all("claude-code" in provider.harnesses for provider in LOCK.providers.values())
 
 
@@ -72,14 +74,14 @@ def test_no_variable_is_bound_twice(provider: str, harness: str, wiring: Wiring)
 def test_only_known_placeholders(provider: str, harness: str, wiring: Wiring) -> None:
     assert placeholders(wiring.set.values()) <= {"base_url", "model", "key"}
     entry = LOCK.harnesses[harness]
-    known = {"request_timeout_ms", "request_timeout_s", "retries"}
-    assert placeholders([*entry.env.values(), *entry.probe.env.values()]) <= known
-    if placeholders(entry.env.values()):
+    waits = {"request_timeout_ms", "request_timeout_s", "retries"}
+    assert placeholders([*entry.env.values(), *entry.probe.env.values()]) <= {*waits, "base_url", "model"}
+    if placeholders(entry.env.values()) & waits:
         assert wiring.timing or entry.timing, "nothing to fill the placeholders with"
 
 
 def placeholders(values: Any) -> set[str]:
-    return {name for value in values for name in re.findall(r"{([^}]*)}", value)}
+    return {name for value in values for name in re.findall(r"{([\w -]*)}", value)}
 
 
 @pytest.mark.parametrize("provider", list(LOCK.providers))
@@ -178,7 +180,7 @@ def test_third_party_models_are_no_claude_names() -> None:
         (
             lambda lock, at: lock.wiring("rehearsal", "goose", **at),
             "unknown harness for provider rehearsal 'goose'",
-            "Known: claude-code, scripted",
+            "Known: claude-code, opencode, scripted",
         ),
     ],
 )
@@ -263,3 +265,13 @@ def test_a_missing_lock_and_text_that_is_no_json_are_refused(tmp_path: Path) -> 
 def test_a_lock_survives_a_round_trip() -> None:
     again = ProviderLock.model_validate_json(LOCK.model_dump_json(by_alias=True))
     assert again == LOCK
+
+
+def test_a_vendor_is_what_several_providers_share() -> None:
+    shared: dict[str, set[str]] = {}
+    for name, entry in LOCK.providers.items():
+        if entry.vendor:
+            shared.setdefault(entry.vendor, set()).add(name)
+    assert {"zai", "zhipu"} in shared.values()
+    assert {"minimax", "minimax-cn"} in shared.values()
+    assert all(len(names) > 1 for names in shared.values())

@@ -5,7 +5,8 @@ import pytest
 
 from overnight import lockfile
 from overnight.failures import FailureKind
-from overnight.wire import Answer, classify, read_body, read_message
+from overnight.lockfile import FreeProbe
+from overnight.wire import Answer, Stream, classify, judge, read_body, read_free, read_message
 
 LOCK = lockfile.load()
 K = FailureKind
@@ -206,3 +207,112 @@ def test_no_status_and_no_code_is_no_evidence() -> None:
 @pytest.mark.parametrize("body", ["[]", "3", "null", '{"error": "text"}', '{"error": {"code": []}}', "{", ""])
 def test_bodies_of_any_shape_can_be_read(body: str) -> None:
     assert read_body(500, body).status == 500
+
+
+SSE = "text/event-stream; charset=utf-8"
+STARTED = 'event: message_start\ndata: {"type": "message_start", "message": {"model": "m-1"}}\n\n'
+DELTA = 'event: content_block_delta\ndata: {"type": "content_block_delta", "delta": {"text": "1113 error"}}\n\n'
+ENDED = 'event: message_delta\ndata: {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}\n\n'
+PING = 'event: ping\ndata: {"type": "ping"}\n\n'
+CHUNK = 'data: {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "hi"}}]}\n\ndata: [DONE]\n\n'
+
+
+def error_event(body: Any) -> str:
+    return f"event: error\ndata: {json.dumps(body)}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "media_type", "text", "kind", "seen", "model"),
+    [
+        ("zai", 200, SSE, PING + STARTED + DELTA + ENDED, None, "HTTP 200, a message", "m-1"),
+        ("zai", 200, SSE, (STARTED + ENDED).replace("\n", "\r\n"), None, "HTTP 200, a message", "m-1"),
+        ("zai", 200, "", STARTED + ENDED, None, "HTTP 200, a message", "m-1"),  # fetched by what keeps no headers
+        ("zai", 200, SSE, ": hello\n\n" + STARTED + ENDED, None, "HTTP 200, a message", "m-1"),
+        ("zai", 200, "Text/Event-Stream", ": hello\n\n" + STARTED + ENDED, None, "HTTP 200, a message", "m-1"),
+        ("zai", 200, SSE, STARTED + DELTA * 4, None, "HTTP 200, a message", "m-1"),
+        ("zai", 200, SSE, STARTED + DELTA, None, "HTTP 200, a message", "m-1"),  # read until it spoke, no further
+        ("zai", 200, SSE, STARTED + PING, K.NETWORK, "ended before the answer did", "m-1"),
+        ("zai", 200, SSE, DELTA + ENDED, K.NOT_THE_API, "HTTP 200: event:", None),
+        ("zai", 200, SSE, PING, K.NOT_THE_API, "HTTP 200: event: ping", None),
+        ("zai", 200, SSE, CHUNK, K.NOT_THE_API, "HTTP 200: data:", None),
+        ("zai", 200, SSE, "", K.NOT_THE_API, "an empty body", None),
+        ("zai", 200, SSE, json.dumps({"type": "message", "model": "m-2"}), None, "HTTP 200, a message", "m-2"),
+        ("zai", 200, "application/json", json.dumps({"type": "message"}), None, "HTTP 200, a message", None),
+        ("zai", 200, SSE, error_event(messages("1308", "limit")), K.QUOTA_WINDOW, "in the stream (no HTTP", None),
+        ("zai", 200, SSE, STARTED + error_event(messages("overloaded_error")), K.OVERLOADED, "overloaded", "m-1"),
+        ("zai", 200, SSE, STARTED + ENDED + error_event(messages("1113")), None, "HTTP 200, a message", "m-1"),
+        ("zai", 200, SSE, error_event(messages("strange_error", "no")), K.PROVIDER_ERROR, "strange_error", None),
+        ("zai", 200, SSE, error_event(messages("invalid_request_error", "no")), K.REQUEST_REJECTED, "no", None),
+        ("zai", 200, SSE, "event: error\ndata: out of order\n\n", K.PROVIDER_ERROR, "out of order", None),
+        ("zai", 529, SSE, error_event(messages("rate_limit_error", "[1305][x]")), K.OVERLOADED, "HTTP 529", None),
+        ("openrouter", 200, SSE, 'data: {"error": {"code": 402, "message": "no"}}\n\n', K.BILLING, "code 402", None),
+        ("minimax", 200, SSE, 'data: {"base_resp": {"status_code": 1008}}\n\n', K.BILLING, "code 1008", None),
+        (
+            "minimax",
+            200,
+            SSE,
+            STARTED + 'data: {"base_resp": {"status_code": 2056}}\n\n',
+            K.QUOTA_WINDOW,
+            "2056",
+            "m-1",
+        ),
+        ("zai", 200, SSE, 'data: {"error": {"message": "no"}}\n\n', K.PROVIDER_ERROR, "no", None),
+        ("zai", 200, SSE, 'data: {"error":\ndata: {"code": "1113"}}\n\n', K.BILLING, "code 1113", None),
+        ("zai", 429, "application/json", json.dumps(messages("1113")), K.BILLING, "HTTP 429, code 1113", None),
+        ("zai", 200, "text/html", "<html>event: error</html>", K.NOT_THE_API, "<html>", None),
+    ],
+)
+def test_a_whole_answer_is_judged(
+    provider: str, status: int, media_type: str, text: str, kind: FailureKind | None, seen: str, model: str | None
+) -> None:
+    found = judge(status, media_type, text, LOCK.providers[provider].errors)
+    assert (found.kind, found.model) == (kind, model), found
+    assert seen in found.seen
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_stream_reads_the_same_in_pieces_of_any_size(size: int) -> None:
+    text, stream = (PING + STARTED + DELTA + ENDED).replace("\n", "\r\n"), Stream()
+    before_the_end = len(text) - 2  # the empty line is what completes the event
+    for at in range(0, before_the_end, size):
+        stream.feed(text[at : min(at + size, before_the_end)])
+    assert (stream.is_message, stream.model, stream.over) == (True, "m-1", False)
+    stream.feed(text[before_the_end:])
+    assert (stream.over, stream.error) == (True, None)
+
+
+def free_probe(*proves: str, **good: Any) -> FreeProbe:
+    provenance = {"source": "a test", "date": "2026-11-22", "confidence": "measured"}
+    fields = {"url": "http://x", "key_as": "bearer", "proves": proves, "good": good, "provenance": provenance}
+    return FreeProbe.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("probe", "status", "body", "kind", "seen"),
+    [
+        (free_probe("auth", ok=True), 200, {"ok": True}, None, "HTTP 200, ok is true"),
+        (free_probe("auth", code=0), 200, {"code": "0"}, None, 'code is "0"'),
+        (free_probe("auth", ok=True), 200, {"ok": 1}, K.UNKNOWN, "ok is 1"),
+        (free_probe("auth", code=0), 200, {"code": False}, K.UNKNOWN, "code is false"),
+        (free_probe("auth", "billing", ok=True), 200, {"ok": False}, K.BILLING, "ok is false"),
+        (free_probe("auth", "quota", ok=True), 200, {"ok": False}, K.QUOTA_WINDOW, "ok is false"),
+        (free_probe("auth", "billing", code=0), 200, {"code": 7}, K.UNKNOWN, "code is 7"),
+        (free_probe("auth", "billing", code=0), 200, {"code": 1113}, K.BILLING, "code is 1113 (no HTTP status"),
+        (free_probe("auth", ok=True), 200, {"other": 1}, K.NOT_THE_API, "other"),
+        (free_probe("auth"), 200, {"data": []}, None, "HTTP 200"),
+        (free_probe("auth"), 200, {"error": "no such endpoint"}, K.NOT_THE_API, "no such endpoint"),
+        (free_probe("auth"), 200, "<html>", K.NOT_THE_API, "<html>"),
+        (free_probe("auth"), 200, "", K.NOT_THE_API, "an empty body"),
+        (free_probe("auth"), 404, {"message": "none"}, K.NOT_THE_API, "HTTP 404"),
+        (free_probe("auth", "model"), 404, {"message": "none"}, K.MODEL_UNKNOWN, "HTTP 404"),
+        (free_probe("auth"), 401, "no", K.AUTH_REJECTED, "HTTP 401"),
+        (free_probe("auth"), 302, "", K.NOT_THE_API, "HTTP 302"),
+        (free_probe("auth", ok=True), 500, {"ok": True}, K.PROVIDER_ERROR, "HTTP 500"),
+    ],
+)
+def test_a_free_probe_is_read_by_what_the_lock_calls_good(
+    probe: FreeProbe, status: int, body: Any, kind: FailureKind | None, seen: str
+) -> None:
+    text = body if isinstance(body, str) else json.dumps(body)
+    found = read_free(probe, status, text, LOCK.providers["zai"].errors)
+    assert (found.kind, seen in found.seen) == (kind, True), found

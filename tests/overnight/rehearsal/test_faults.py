@@ -19,6 +19,7 @@ RESET = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 ANSWERED: dict[FaultKind, tuple[int, str, str]] = {
     F.KEY_REFUSED: (401, "json", '{"code": "1000", "message": "身份验证失败。"}'),
     F.FORBIDDEN: (403, "json", '"permission_error"'),
+    F.CONTENT_REFUSED: (400, "json", '"code": "1301"'),
     F.CREDIT_TOO_LOW: (400, "json", "Your credit balance is too low"),
     F.PAYMENT_REQUIRED: (402, "json", '"billing_error"'),
     F.RATE_LIMITED: (429, "json", '"code": "1302"'),
@@ -28,6 +29,7 @@ ANSWERED: dict[FaultKind, tuple[int, str, str]] = {
         "json",
         "[1308][Usage limit reached for 5 hour. Your limit will reset at 2026-11-22 18:00:00]",
     ),
+    F.PLAN_EXPIRED: (429, "json", '"code": "1309"'),
     F.SERVER_ERROR: (500, "json", '"api_error"'),
     F.BAD_GATEWAY: (502, "html", "<html>"),
     F.UNAVAILABLE: (503, "json", '"api_error"'),
@@ -131,6 +133,18 @@ def test_an_error_event_ends_a_stream_and_spares_a_body(provider: EmulatedProvid
     assert http.post(provider.url("bearer") + CHAT, json=asking()).json()["type"] == "message"
 
 
+def test_an_error_inside_200_is_the_one_that_is_told(provider: EmulatedProvider, http: httpx.Client) -> None:
+    provider.set_fault("bearer", Fault(F.ERROR_IN_OK, says=F.WINDOW_USED_UP, resets_at=RESET))
+    answer = http.post(provider.url("bearer") + CHAT, json=asking(stream=True))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (200, "1308")
+    provider.set_fault("bearer", Fault(F.STREAM_ERROR, says=F.WINDOW_USED_UP, at_once=True))
+    stream = events(http.post(provider.url("bearer") + CHAT, json=asking(stream=True)).text)
+    assert [(event["type"], event["error"]["code"]) for event in stream] == [("error", "1308")]
+    provider.set_fault("bearer", Fault(F.STREAM_ERROR))
+    stream = events(http.post(provider.url("bearer") + CHAT, json=asking(stream=True)).text)
+    assert stream[-1]["error"] == {"type": "overloaded_error", "message": "Overloaded"}
+
+
 def test_a_drip_goes_on_and_never_ends(provider: EmulatedProvider, http: httpx.Client) -> None:
     provider.set_fault("bearer", Fault(F.DRIP, every_s=0.05))
     got = b""
@@ -191,6 +205,9 @@ def test_a_fault_is_read_from_text() -> None:
     assert parse_fault("rate-limited,after=1,times=2,turn=3,retry_after_s=4") == Fault(F.RATE_LIMITED, 1, 2, 3, 4)
     assert parse_fault("window-used-up,resets_at=2026-11-22T18:00:00Z") == Fault(F.WINDOW_USED_UP, resets_at=RESET)
     assert parse_fault("drip,every_s=0.5").every_s == 0.5
+    assert parse_fault("stream-error,says=no-balance,at_once=yes") == Fault(
+        F.STREAM_ERROR, says=F.NO_BALANCE, at_once=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,6 +218,8 @@ def test_a_fault_is_read_from_text() -> None:
         ("hang,time=2", "Did you mean times"),
         ("hang,kind=cut", "unknown setting"),
         ("hang,times=many", "valid integer"),
+        ("error-in-ok,says=hang", "hang is no error in words"),
+        ("error-in-ok,says=no-balanc", "Did you mean no-balance"),
     ],
 )
 def test_a_fault_that_cannot_be_read_is_refused_by_name(text: str, said: str) -> None:

@@ -24,6 +24,7 @@ from tests.overnight.rehearsal.conftest import AWKWARD
 
 CLAUDE = ["Agent", "Bash", "Read", "Write"]
 GOOSE = ["analyze", "edit", "shell", "write"]
+OPENCODE = ["bash", "edit", "read", "write"]
 SCRIPTED = ["Bash"]
 
 TAPE = Tape("the job", (Write("a.txt", "one"), Wait(2), Wait(1), Say("Next."), Shell("git commit"), Say("Bye.")))
@@ -49,12 +50,13 @@ def after(results: int, tools: list[str]) -> dict[str, Any]:
     [
         (CLAUDE, ToolUse("toolu_rehearsal_1", "Write", {"file_path": "a.txt", "content": "one"})),
         (GOOSE, ToolUse("toolu_rehearsal_1", "write", {"path": "a.txt", "content": "one"})),
+        (OPENCODE, ToolUse("toolu_rehearsal_1", "write", {"filePath": "a.txt", "content": "one"})),
         (
             SCRIPTED,
             ToolUse("toolu_rehearsal_1", "Bash", {"command": "mkdir -p . && printf %s b25l | base64 -d > a.txt"}),
         ),
     ],
-    ids=["claude-code", "goose", "scripted"],
+    ids=["claude-code", "goose", "opencode", "scripted"],
 )
 def test_a_write_uses_the_tools_of_whoever_asks(tools: list[str], call: ToolUse) -> None:
     assert reply(after(0, tools), [TAPE]) == Reply("", call)
