@@ -105,7 +105,9 @@ class AgentEvent:
 
     `error` is the harness's own error word (`authentication_failed`), `status`
     an HTTP status it reports, `text` its error line or its final answer (never
-    evidence by itself). For RESULT, `ok` is the harness's verdict on itself.
+    evidence by itself). For RESULT, `ok` is the harness's verdict on itself. An
+    ERROR is `endless` when the agent would go on for ever, so somebody has to
+    end it.
     """
 
     act: Act
@@ -121,3 +123,4 @@ class AgentEvent:
     tokens: int | None = None
     usd: float | None = None
     sha: str | None = None
+    endless: bool = False

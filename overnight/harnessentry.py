@@ -74,8 +74,8 @@ class Shadow(Fact):
 class HarnessEntry(Fact):
     """What holds for a harness whatever the provider.
 
-    `env` values may hold `{request_timeout_ms}`, `{request_timeout_s}` and
-    `{retries}`. `timing` is None for a harness that cannot be told how long to wait.
+    `env` values may hold `{base_url}`, `{model}`, `{request_timeout_ms}`,
+    `{request_timeout_s}` and `{retries}`. `timing` is None for a harness that cannot be told how long to wait.
     `shadows` are by path: `~/` is the user's home, `./` the repository worked on.
     """
 
@@ -83,6 +83,7 @@ class HarnessEntry(Fact):
     flags: tuple[str, ...] = ()
     env: dict[VariableName, str] = Field({}, description="Set whatever the provider")
     absent: dict[VariableName, str] = Field({}, description="Must not exist, each with the reason")
+    minimal: tuple[str, ...] = Field((), description="Flags with which it starts with the least of its own")
     timing: Timing | None = None
     probe: ProbeMode
     notes: dict[str, Note] = Field({}, description="By flag or variable: what it does")

@@ -13,9 +13,9 @@ from overnight.harnesses import HARNESSES
 from overnight.lockfile import Provider, ProviderLock, Wiring, suggest
 from overnight.spec import Limits
 
-_PLACEHOLDER = re.compile(r"{([^}]*)}")
+_PLACEHOLDER = re.compile(r"{([\w -]*)}")  # other braces are the value's own, as those of JSON are
 _OF_A_WIRING = frozenset({"base_url", "model", "key"})
-_OF_A_HARNESS = frozenset({"request_timeout_ms", "request_timeout_s", "retries"})
+_OF_A_HARNESS = frozenset({"base_url", "model", "request_timeout_ms", "request_timeout_s", "retries"})
 
 
 @dataclass(frozen=True)
@@ -124,4 +124,5 @@ def _placeholders(place: str, values: dict[str, str], known: frozenset[str]) -> 
 
 
 def _asked(env: dict[str, str]) -> bool:
-    return any(_PLACEHOLDER.search(value) for value in env.values())
+    waits = _OF_A_HARNESS - _OF_A_WIRING
+    return any(each in waits for value in env.values() for each in _PLACEHOLDER.findall(value))

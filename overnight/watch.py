@@ -85,13 +85,15 @@ class Watch:
         """The reason to end the run now, or None.
 
         A failure that shuts the route is acted on at its first event: a CLI
-        retries a refused key for three minutes. Silence is judged by the clocks.
+        retries a refused key for three minutes. So is one that the agent would
+        meet with the same request for ever. Silence is judged by the clocks.
         """
         if self.ending is not None:
             return None
-        if self.transcript.last(Act.RETRYING, Act.ERROR) is not None:
+        complaint = self.transcript.last(Act.RETRYING, Act.ERROR)
+        if complaint is not None:
             proven = self.said()
-            if proven is not None and proven.shuts_route:
+            if proven is not None and (proven.shuts_route or complaint.event.endless):
                 return proven
         return self._silence()
 

@@ -13,6 +13,7 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from overnight.events import Act, AgentEvent, Exited
 from overnight.failures import Evidence, Failure, FailureKind, fail
@@ -126,7 +127,9 @@ def _explain(said: Said, transcript: Transcript, rules: Sequence[ErrorRule], dia
 
 def _refined(kind: FailureKind, said: Said, shown: Evidence, transcript: Transcript) -> _Proof:
     """Three kinds whose words are wider than their meaning."""
-    if kind is _K.NOT_THE_API and any(s.event.act in _PROGRESS and s.at_s <= said.at_s for s in transcript.said):
+    if kind is _K.NOT_THE_API and any(
+        s.event.act in _PROGRESS for s in takewhile(lambda s: s is not said, transcript.said)
+    ):
         earlier = Evidence(source="event", seen="the model had answered earlier in this run, so the URL is right")
         return _Proof(_K.PROVIDER_ERROR, (shown, earlier))
     if kind is _K.MODEL_UNKNOWN and said.event.status == 404:

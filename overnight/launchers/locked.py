@@ -17,6 +17,8 @@ COMMANDS: Mapping[str, str] = {
     "claude": "claude-code",
     "@anthropic-ai/claude-code": "claude-code",
     "goose": "goose",
+    "opencode": "opencode",
+    "opencode-ai": "opencode",
 }
 """Which harness a command starts. A test holds it against the harness modules."""
 

@@ -21,11 +21,11 @@ PROBE_SENTENCE = "Reply with the single word {nonce}."
 CLOSING = "Done."
 IDLE = "Nothing to do."
 
-_PROBE = re.compile(r"Reply with the single word (\S+)\.(?=\s|$)")
+_PROBE = re.compile(r'Reply with the single word (\S+)\.(?=[\s"]|$)')  # OpenCode puts what it is asked in quotes
 
-# tool names and arguments as sent by Claude Code 2.1.330 (Write, Bash) and Goose 1.52.0 (write, shell), 2026-11-22
-_WRITERS = {"Write": ("file_path", "content"), "write": ("path", "content")}
-_SHELLS = ("Bash", "shell")
+# by the name of an agent's shell tool: the name of its writing tool, and that one's argument for the path
+# Claude Code 2.1.330, Goose 1.52.0, OpenCode 1.18.33, 2026-11-22
+_WRITERS = {"Bash": ("Write", "file_path"), "shell": ("write", "path"), "bash": ("write", "filePath")}
 
 Request = Mapping[str, Any]
 
@@ -138,13 +138,12 @@ def _turn(tape: Tape, turn: int, tools: Sequence[str]) -> Reply:
 
 
 def _call(step: Write | Shell, call_id: str, tools: Sequence[str]) -> ToolUse | None:
-    writer = next((name for name in tools if name in _WRITERS), None)
-    if isinstance(step, Write) and writer is not None:
-        path, content = _WRITERS[writer]
-        return ToolUse(call_id, writer, {path: step.path, content: step.text})
-    shell = next((name for name in tools if name in _SHELLS), None)
+    shell = next((name for name in tools if name in _WRITERS), None)
     if shell is None:
         return None
+    writer, path = _WRITERS[shell]
+    if isinstance(step, Write) and writer in tools:
+        return ToolUse(call_id, writer, {path: step.path, "content": step.text})
     command = _write_by_shell(step) if isinstance(step, Write) else step.command
     return ToolUse(call_id, shell, {"command": command})
 

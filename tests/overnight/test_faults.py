@@ -31,7 +31,7 @@ from tests.overnight.nights import COMMIT, KEY, TAPES, Evening, carry_out, loopb
 pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
 
 K = FailureKind
-PATIENCE_S = {"scripted": 1.5, "claude-code": 15.0}
+PATIENCE_S = {"scripted": 1.5, "claude-code": 15.0, "opencode": 15.0}
 SLOW = Tape("Work slowly", (Shell("echo one > one.txt"), Wait(0.2), Shell(COMMIT)))
 
 
@@ -101,7 +101,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def real_world(tmp_path_factory: pytest.TempPathFactory, real_agent: Callable[[str], Agent]) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("real")
-    with loopback(directory, path=[str(real_agent("claude-code").path.parent)]) as (host, spec):
+    folders = {str(real_agent(name).path.parent) for name in ("claude-code", "opencode")}
+    with loopback(directory, path=sorted(folders)) as (host, spec):
         yield World(directory, host, spec, directory / "home")
 
 
@@ -251,22 +252,31 @@ def test_a_key_that_turns_bad_in_the_middle_ends_the_run_and_shuts_the_route(
     assert any("SHUT by a run" in line for line in evening.told)
 
 
-@pytest.mark.full
-def test_a_real_agent_is_ended_at_its_first_refusal(real_world: World, provider: EmulatedProvider) -> None:
-    evening = real_world.evening(provider.url("well"), harness="claude-code")
+@pytest.mark.parametrize(
+    ("harness", "fault", "kind", "sign"),
+    [
+        ("claude-code", FaultKind.KEY_REFUSED, K.AUTH_REJECTED, "401"),
+        ("opencode", FaultKind.KEY_REFUSED, K.AUTH_REJECTED, "401"),
+        ("opencode", FaultKind.EMPTY, K.PROVIDER_ERROR, "answers in a row held no token"),
+    ],
+)
+def test_a_real_agent_is_ended_where_it_would_try_again(
+    real_world: World, provider: EmulatedProvider, harness: str, fault: FaultKind, kind: FailureKind, sign: str
+) -> None:
+    evening = real_world.evening(provider.url("well"), harness=harness)
     task = evening.task("t", "Work slowly")
-    with evening.night(task, batch_id="revoked-c") as night:
+    with evening.night(task, batch_id=f"{fault}-{harness[0]}") as night:
         night.preflight(task)
-        provider.set_fault("well", Fault(FaultKind.KEY_REFUSED, turn=2))
+        provider.set_fault("well", Fault(fault, turn=2))
         try:
             run = carry_out(night, task)
         finally:
             provider.set_fault("well", None)
         shut = night.shut_by(task.route)
     assert run.failure is not None
-    assert shut is not None
-    assert run.failure.kind is K.AUTH_REJECTED
-    assert "401" in repr(run.failure.evidence)
+    assert run.failure.kind is kind
+    assert sign in repr(run.failure.evidence)
+    assert (shut is not None) == run.failure.shuts_route
 
 
 def test_a_command_that_is_not_there_is_an_answer_and_asks_nobody(world: World, provider: EmulatedProvider) -> None:

@@ -43,6 +43,11 @@ def test_nor_does_it_with_addresses_and_models_of_ones_own(tmp_path: Path) -> No
         (wired(empty={"ANTHROPIC_API_KEY": None}), CC, "two keys may be sent"),
         (wired(empty={"ANTHROPIC_MODEL": "why"}), CC, "ANTHROPIC_MODEL is bound twice"),
         (wired(set={"ANTHROPIC_MODEL": "{modle}"}), f"{CC}.set.ANTHROPIC_MODEL", "unknown placeholder {modle}"),
+        (
+            {"harnesses": {"opencode": {"env": {"OPENCODE_CONFIG_CONTENT": '{"a":{"{modle}":{},"b":"{env:B}"}}'}}}},
+            "harnesses.opencode.env.OPENCODE_CONFIG_CONTENT",
+            "unknown placeholder {modle}",
+        ),
         (wired(set={"ANTHROPIC_AUTH_TOKEN": "x", "MY_KEY": "{key}"}), f"{CC}.set.MY_KEY", "reads no key from it"),
         ({"harnesses": {"claude-code": {"timing": {"retries": 9}}}}, "harnesses.claude-code.timing", "1205 s"),
         ({"harnesses": {"claude-code": {"timing": None}}}, CC, "nothing says how long"),

@@ -59,6 +59,7 @@ class Case:
     def transcript(self) -> Transcript:
         """The run as a follower would have it, every line at the second it was recorded."""
         transcript, reader = Transcript(), HARNESSES[self.harness].reader()
+        transcript.add_events(0.0, reader.feed("err", self.err))
         lines = self.out.splitlines(keepends=True)
         for line, at_s in zip(lines, self.meta["at_s"] or [0.0] * len(lines), strict=True):
             transcript.add_bytes("out", line)

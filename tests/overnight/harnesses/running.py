@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,15 @@ class Ran:
     transcript: Transcript
 
 
-def run(harness: Harness, launch: Launch, env: Mapping[str, str], place: Path, timeout_s: float = 60) -> Ran:
+def run(
+    harness: Harness,
+    launch: Launch,
+    env: Mapping[str, str],
+    place: Path,
+    timeout_s: float = 60,
+    until: Callable[[Transcript], bool] | None = None,
+) -> Ran:
+    """Run it to its end, or until its words so far are enough; then it has no ending, as while it was running."""
     home, work = place / "home", place / "work"
     home.mkdir(exist_ok=True)
     if not work.exists():
@@ -44,24 +53,48 @@ def run(harness: Harness, launch: Launch, env: Mapping[str, str], place: Path, t
         path.write_text(text, encoding="utf-8")
     # files, as on a host: whoever the agent leaves behind would hold a pipe open
     with (place / "out").open("wb") as out, (place / "err").open("wb") as err:
-        done = subprocess.run(
+        process = subprocess.Popen(
             harness.argv(launch),
             cwd=work,
             env={"HOME": str(home), "PATH": os.defpath, "TERM": "dumb", "LANG": "C.UTF-8", **IDENTITY, **env},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            timeout=timeout_s,
-            check=False,
         )
+        stopped = _wait(process, time.monotonic() + timeout_s, lambda: until and until(_read(harness, place)[1]))
+    events, transcript = _read(harness, place)
+    died = process.returncode < 0
+    ending = Exited(None if died else process.returncode, -process.returncode if died else None, 1.0)
+    transcript.ending = None if stopped else ending
     said, complained = (place / "out").read_bytes(), (place / "err").read_bytes()
-    transcript, events = Transcript(), harness.reader().feed("out", said)
+    return Ran(work, process.returncode, said, complained, events, transcript)
+
+
+def _wait(process: subprocess.Popen[bytes], deadline: float, enough: Callable[[], bool | None]) -> bool:
+    """Whether we ended it. Raises TimeoutExpired after the deadline; it has ended in every case."""
+    try:
+        while True:
+            try:
+                process.wait(0.2)
+                return False
+            except subprocess.TimeoutExpired:
+                if enough():
+                    return True
+                if time.monotonic() > deadline:
+                    raise
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _read(harness: Harness, place: Path) -> tuple[list[AgentEvent], Transcript]:
+    said, complained = (place / "out").read_bytes(), (place / "err").read_bytes()
+    reader, transcript = harness.reader(), Transcript()
+    events = [*reader.feed("err", complained), *reader.feed("out", said)]
     transcript.add_bytes("out", said)
     transcript.add_bytes("err", complained)
     transcript.add_events(0.0, events)
-    died = done.returncode < 0
-    transcript.ending = Exited(None if died else done.returncode, -done.returncode if died else None, 1.0)
-    return Ran(work, done.returncode, said, complained, events, transcript)
+    return events, transcript
 
 
 def git(work: Path, *arguments: str) -> str:
