@@ -1,4 +1,4 @@
-"""Commands about runs that were or will be: doctor, status, logs, cancel, collect, gc."""
+"""Commands about runs that were: status, logs, cancel, collect, gc."""
 
 from __future__ import annotations
 
@@ -16,27 +16,6 @@ from overnight.failures import BadInput
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="State directory; default $XDG_STATE_HOME/overnight.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Batch = Annotated[str, typer.Argument(metavar="BATCH_ID", show_default=False, help="Id, or the beginning of one.")]
-
-
-def doctor(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
-    lock: Annotated[Path | None, typer.Option(help="Provider lock; default is the project's own.")] = None,
-    state: State = None,
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write the routes there.")] = None,
-) -> None:
-    """Probe every route of batch files, as a night does before it begins: one short answer from each model.
-
-    \b
-    Example:
-      overnight doctor tonight.yaml
-
-    \b
-    Exit codes: 0 every route is open; 1 some are shut; 2 bad input, nothing was probed; 3 all are shut.
-    """
-    from flows.doctor import examine  # imports prefect, which takes a second
-
-    with plainly():
-        raise typer.Exit(examine(files, lock, state, json_path))
 
 
 def collect(batch_id: Batch = "", state: State = None, as_json: Json = False) -> None:
@@ -142,26 +121,22 @@ def status(batch_id: Batch = "", state: State = None, as_json: Json = False) -> 
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands part of a console script."""
-    for command in (doctor, status, logs, cancel, collect, gc):
+    for command in (status, logs, cancel, collect, gc):
         app.command()(command)
-
-
-def doctor_main() -> None:
-    """`python -m flows.doctor`."""
-    _alone(doctor)
 
 
 def collect_main() -> None:
     """`python -m flows.collect`."""
-    _alone(collect)
+    alone(collect)
 
 
 def gc_main() -> None:
     """`python -m flows.gc`."""
-    _alone(gc)
+    alone(gc)
 
 
-def _alone(command: Callable[..., None]) -> None:
+def alone(command: Callable[..., None]) -> None:
+    """A command as a program of its own, `python -m flows.NAME`."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
     app(prog_name=f"python -m flows.{command.__name__}")

@@ -82,12 +82,22 @@ def checked(
         BadInput: with field and mend.
     """
     path = lockfile.place(lock_path, environ)
-    batch_id = batch_id or f"{batch.name}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    prepared = Prepared(batch, batch_id, lockfile.load(path), path)
-    _ = prepared.plans
+    prepared = checked_plans(batch, lockfile.load(path), path, batch_id)
     _check_spread(batch)
     _check_repositories(batch, environ.get("PATH", os.defpath))
     _check_key_files(batch)
+    return prepared
+
+
+def checked_plans(batch: BatchSpec, lock: ProviderLock, path: Path, batch_id: str | None = None) -> Prepared:
+    """A batch whose tasks can all be planned; repositories and key files are not looked at.
+
+    Raises:
+        BadInput: with field and mend.
+    """
+    batch_id = batch_id or f"{batch.name}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    prepared = Prepared(batch, batch_id, lock, path)
+    _ = prepared.plans
     return prepared
 
 

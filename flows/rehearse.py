@@ -31,6 +31,8 @@ from overnight.report import BatchReport
 PROJECT = Path(__file__).resolve().parent.parent
 QUICKSTART = Path("deployments/quickstart.yaml")
 INCIDENT, RIGHT = "rehearsal-incident", "rehearsal"
+_VENDOR, _AGENT = "zhipu", "claude-code"
+_STORY = ('export {wrong}="$ZHIPU_API_KEY"', "unset {right}")
 _GREET = '''"""Says hello."""
 
 import sys
@@ -65,11 +67,54 @@ def rehearse(state: Path, cache: Path, harness: str, environ: Mapping[str, str],
         say(f"\n$ python -m flows.batch {' '.join(argv[3:])}\n")
         env = _batch_environment(environ, served, harness, agents, repo)
         _to_its_end(subprocess.Popen(argv, cwd=PROJECT, env=env))
-    if not report_path.exists():
-        say("The batch wrote no report; see its words above.")
-        return 1
-    report = BatchReport.model_validate_json(report_path.read_text(encoding="utf-8"))
-    return _told(report, repo, say)
+        if not report_path.exists():
+            say("The batch wrote no report; see its words above.")
+            return 1
+        report = BatchReport.model_validate_json(report_path.read_text(encoding="utf-8"))
+        right = _told(report, repo, say)
+        found = _found(directory, harness, lock, state, env, say)
+    return 0 if right and found and _read(directory, env, say) else 1
+
+
+def _found(
+    directory: Path, harness: str, lock: Path, state: Path, env: Mapping[str, str], say: Callable[[str], None]
+) -> bool:
+    """Let the doctor search for what would work on the route that is shut; whether it found the variable."""
+    say("\nWhat would work on that route? The doctor varies one factor at a time:")
+    found = directory / "doctor.json"
+    route = f"rehearsal/{harness}/{INCIDENT}"
+    argv = [sys.executable, "-m", "flows.doctor", str(QUICKSTART), "--route", route, "--lock", str(lock)]
+    argv += ["--state", str(state), "--json", str(found)]
+    say(f"\n$ python -m flows.doctor {' '.join(argv[3:])}\n")
+    _to_its_end(subprocess.Popen(argv, cwd=PROJECT, env=dict(env)))
+    if not found.exists():
+        return False
+    [diagnosis] = json.loads(found.read_text(encoding="utf-8"))["diagnoses"]
+    return diagnosis["mend"] is not None and diagnosis["mend"]["proven"]
+
+
+def _read(directory: Path, env: Mapping[str, str], say: Callable[[str], None]) -> bool:
+    """Let the check of launchers read the script of the story; whether it pointed at its two lines."""
+    say("\nAnd the script behind it, read without running anything:")
+    (directory / "dispatch.sh").write_text(incident_script(lockfile.load()), encoding="utf-8")
+    say(f"\n$ overnight lock check {directory / 'dispatch.sh'}\n")
+    argv = [sys.executable, "-c", "from flows.entry import main; main()", "lock", "check", "dispatch.sh"]
+    environment = {**env, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(argv, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    say(done.stdout)
+    return done.returncode == 1 and done.stdout.count("dispatch.sh:") == len(_STORY)
+
+
+def incident_script(lock: lockfile.ProviderLock) -> str:
+    """The launcher of the story: the key in the wrong variable, the right one taken away."""
+    wiring = lock.providers[_VENDOR].harnesses[_AGENT]
+    [right] = wiring.key_variables
+    wrong = next(name for name, header in HARNESSES[_AGENT].HEADER_OF.items() if header is Header.X_API_KEY)
+    [address] = [name for name, value in wiring.set.items() if value == "{base_url}"]
+    url = lock.providers[_VENDOR].endpoints[wiring.endpoint].url
+    story = [line.format(right=right, wrong=wrong) for line in _STORY]
+    head = ["#!/usr/bin/env bash", "set -euo pipefail", f"export {address}={url}"]
+    return "\n".join([*head, *story, 'exec claude --output-format=stream-json --verbose -p "$1"', ""])
 
 
 def _to_its_end(batch: subprocess.Popen[bytes]) -> None:
@@ -176,7 +221,7 @@ def _batch_environment(
     }
 
 
-def _told(report: BatchReport, repo: Repo, say: Callable[[str], None]) -> int:
+def _told(report: BatchReport, repo: Repo, say: Callable[[str], None]) -> bool:
     """What the rehearsal showed, and whether it went as it must."""
     shut = [route for route in report.routes if route.failure is not None]
     home = [run for run in report.runs if run.commits]
@@ -189,4 +234,4 @@ def _told(report: BatchReport, repo: Repo, say: Callable[[str], None]) -> int:
     right = len(home) == 2 and [route.provider for route in shut] == [INCIDENT]
     if not right:
         say("\nThis rehearsal did NOT go as it must: two tasks with commits and one route shut.")
-    return 0 if right else 1
+    return right

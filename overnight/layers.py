@@ -61,7 +61,7 @@ def load(path: Path, overlay: Path | None) -> Layered:
         return Layered(lock, path)
     top = _read(overlay)
     raw = json.loads(path.read_text(encoding="utf-8"))
-    merged = _merged(raw, {key: value for key, value in top.items() if key not in _HEAD})
+    merged = laid_over(raw, {key: value for key, value in top.items() if key not in _HEAD})
     theirs = frozenset(place for place in _leaves(top) if place[0] not in _HEAD)
     mark = {"source": overlay.name, "date": top["as_of"], "confidence": "unverified"}
     found = _validated(_filled(merged, mark), overlay)
@@ -69,6 +69,16 @@ def load(path: Path, overlay: Path | None) -> Layered:
         if not any(each[: len(place) + 1] == (*place, "provenance") for each in theirs):
             _at(merged, place)["provenance"] = mark
     return Layered(_validated(merged, overlay), path, overlay, theirs)
+
+
+def patched(lock: ProviderLock, patch: Mapping[str, Any], mark: Mapping[str, str]) -> ProviderLock:
+    """A lock with a part of an overlay laid over it; new facts that say no source get `mark` as provenance.
+
+    Raises:
+        ValueError: the result does not fit the schema.
+    """
+    raw = lock.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return ProviderLock.model_validate(_filled(laid_over(raw, patch), mark))
 
 
 def _read(overlay: Path) -> dict[str, Any]:
@@ -89,14 +99,19 @@ def _read(overlay: Path) -> dict[str, Any]:
     return top
 
 
-def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(base: Mapping[str, Any], top: Mapping[str, Any], *, keep_null: bool = False) -> dict[str, Any]:
+    """Both as one: a key of `top` is added or wins, `null` takes it out, a list replaces a list.
+
+    Args:
+        keep_null: Both are parts of an overlay, which has still to take something out elsewhere.
+    """
     merged = dict(base)
     for key, value in top.items():
-        if value is None:
+        if value is None and not keep_null:
             merged.pop(key, None)
         elif isinstance(value, dict):
             below = merged.get(key)
-            merged[key] = _merged(below if isinstance(below, dict) else {}, value)
+            merged[key] = laid_over(below if isinstance(below, dict) else {}, value, keep_null=keep_null)
         else:
             merged[key] = value
     return merged

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -84,45 +83,6 @@ def run_markdown(run: RunReport) -> str:
         if run.verify.exit_code != 0 and run.verify.tail:
             lines += ["```", run.verify.tail.strip(), "```", ""]
     return "\n".join([*lines, f"{_figures(run)}", ""])
-
-
-def doctor_rows(routes: Sequence[RouteReport]) -> list[dict[str, Any]]:
-    """One row a route, for a table artifact or a terminal; the shut ones first."""
-    return [
-        {
-            "state": route.state,
-            "host": route.host,
-            "harness": route.harness,
-            "provider": route.provider,
-            "model": route.model,
-            "preflight s": route.preflight_s,
-            "cause": route.failure.kind if route.failure else "",
-            "seen": str(route.failure.evidence[0]) if route.failure and route.failure.evidence else "",
-            "mend": route.failure.remedy if route.failure else "",
-            "version": route.harness_version or "",
-            "notes": "; ".join(route.notes),
-        }
-        for route in _shut_first(routes)
-    ]
-
-
-def doctor_markdown(name: str, routes: Sequence[RouteReport]) -> str:
-    """The routes on a page: which are open, and of the others the cause with all that was seen, and the mend."""
-    lines = [f"# {name}: {routes_headline(routes)}", ""]
-    for route in _shut_first(routes):
-        lines.append(_route_line(route.model_copy(update={"failure": None})))
-        lines += [f"  {line}" for line in _failure_lines(route.failure)] if route.failure else []
-    return "\n".join([*lines, ""])
-
-
-def routes_headline(routes: Sequence[RouteReport]) -> str:
-    """`3 open, 1 shut`."""
-    counted = Counter(route.state for route in routes)
-    return ", ".join(f"{counted[state]} {state}" for state in ("open", "shut") if counted[state]) or "no route"
-
-
-def _shut_first(routes: Sequence[RouteReport]) -> list[RouteReport]:
-    return sorted(routes, key=lambda route: route.state == "open")
 
 
 def whereabouts(run: RunReport) -> str:

@@ -59,6 +59,7 @@ class Night:
         self.batch = batch
         self.ledger = ledger
         self.lock = lock
+        self.lock_path = lock_path
         self.harnesses = harnesses
         self.planner = Planner(lock, str(lock_path), harnesses, batch, ledger.batch_id)
         self.tell = tell

@@ -71,7 +71,7 @@ def check(
     try:
         station.fit()
         executable, version = station.locate(harness)
-        bad = _bad_version(question, version)
+        bad = bad_version(question, version)
         if bad is not None:
             return Checked(route, time.monotonic() - began, bad, executable, version)
         key = reveal(route.provider)
@@ -79,7 +79,7 @@ def check(
             answer = pool.submit(
                 direct, plan.base_url, plan.header, key, route.model, question.provider.errors, _direct_s(question)
             )
-            watch, failure = _ask(question, station, plan.located(executable), key, interrupted)
+            watch, failure = ask(question, station, plan.located(executable), key, interrupted)
             found = answer.result()
     except FailureError as error:
         if error.failure.retry is Retry.BACKOFF:
@@ -95,10 +95,17 @@ def _direct_s(question: Question) -> float:
     return question.entry.probe.timing.request_timeout_s
 
 
-def _ask(
+def ask(
     question: Question, station: Station, plan: RunPlan, key: str, interrupted: Callable[[], Interrupt | None]
 ) -> tuple[Watch, Failure | None]:
-    """Run the agent's probe to its end; the failure is the process's, None when nothing speaks against it."""
+    """Run the agent's probe to its end; the failure is the process's, None when nothing speaks against it.
+
+    Args:
+        plan: The question's own, located on the host.
+
+    Raises:
+        HostError: the connection failed.
+    """
     watch = Watch(plan, question.harness, question.provider.errors)
     station.start(plan, "{tmp}", key)
     stopped = station.attend(
@@ -122,7 +129,7 @@ def verdict(question: Question, watch: Watch, failure: Failure | None, found: Di
     """
     plan, names = question.plan, question.plan.route.names
     if failure is None:
-        return _not_health(question, watch)
+        return not_health(question, watch)
     if failure.kind is _K.CANCELLED:
         return failure
     if found.wrong_header:
@@ -142,7 +149,7 @@ def verdict(question: Question, watch: Watch, failure: Failure | None, found: Di
     return failure.model_copy(update={"evidence": (*failure.evidence, found.sent.evidence)})
 
 
-def _not_health(question: Question, watch: Watch) -> Failure | None:
+def not_health(question: Question, watch: Watch) -> Failure | None:
     """The process ended well; was it the model we asked that said the word we asked for?"""
     plan, names = question.plan, question.plan.route.names
     text = "".join(s.event.text for s in watch.transcript.said if s.event.act in (Act.SPOKE, Act.RESULT))
@@ -159,7 +166,8 @@ def _not_health(question: Question, watch: Watch) -> Failure | None:
     return None
 
 
-def _bad_version(question: Question, version: str | None) -> Failure | None:
+def bad_version(question: Question, version: str | None) -> Failure | None:
+    """Why the lock forbids this version, or None."""
     known = question.entry.versions.get(version or "")
     if known is None or known.status == "good":
         return None

@@ -151,10 +151,23 @@ class Remote:
             HostError: the connection failed; what was to be removed may be gone or not.
         """
         order = {"supervisor": self._ready()[1], "root": self._root, "remove": list(remove)}
+        return self.script(INVENTORY, order)
+
+    def script(self, path: Path, order: Mapping[str, Any], timeout_s: float = ANSWER_S) -> dict[str, Any]:
+        """Run a file of ours there, sent as text and left nowhere, in what environment sshd gives.
+
+        Args:
+            path: Its `main(order)` says `OVERNIGHT-NAME 1`, NAME being the file's, then one line of JSON.
+            order: Plain data. It travels on standard input alone, so it may hold a key.
+            timeout_s: For the answer; each wait for more of it is bounded alone.
+
+        Raises:
+            HostError: the connection failed, or no answer came; what the script did is not known.
+        """
         channel = self.host.open(f"exec {self._python} -I -S -")
-        channel.send(f"{INVENTORY.read_text(encoding='utf-8')}\n\nmain({order!r})\n".encode())
+        channel.send(f"{path.read_text(encoding='utf-8')}\n\nmain({dict(order)!r})\n".encode())
         channel.close_input()
-        return self._answer(self._past_noise(channel, "INVENTORY"))
+        return self._answer(self._past_noise(channel, path.stem.upper().replace("_", "-")), timeout_s)
 
     def close(self) -> None:
         """Close the connection for good. Runs go on."""
@@ -228,13 +241,13 @@ class Remote:
             raise
         return _Spoken(channel, seen.partition(magic)[2])
 
-    def _answer(self, channel: Channel) -> dict[str, Any]:
+    def _answer(self, channel: Channel, timeout_s: float = ANSWER_S) -> dict[str, Any]:
         """The one line of JSON that ends a short call."""
         try:
-            said = b"".join(iter(lambda: channel.recv(65536, ANSWER_S), b""))
+            said = b"".join(iter(lambda: channel.recv(65536, timeout_s), b""))
             answer: dict[str, Any] = json.loads(said)
         except TimeoutError as error:
-            raise self._lost(f"no answer within {ANSWER_S:.0f} s") from error
+            raise self._lost(f"no answer within {timeout_s:.0f} s") from error
         except ValueError as error:
             raise self._mute(channel, said) from error
         finally:

@@ -50,6 +50,7 @@ class Station:
         self._lock = threading.Lock()
         self._follower: Follower | None = None
         self._found: dict[str, tuple[str, str | None]] = {}
+        self._locating: dict[str, threading.Lock] = {}
         self._closed = threading.Event()
 
     @property
@@ -79,7 +80,7 @@ class Station:
             )
 
     def locate(self, harness: Harness) -> tuple[str, str | None]:
-        """Absolute path of the harness's command and the version it prints; asked once.
+        """Absolute path of the harness's command and the version it prints; asked once, whoever asks meanwhile waits.
 
         The version is None when the command says none that can be read, or
         nothing within 20 s: that is a note, and the probe finds out the rest.
@@ -88,8 +89,13 @@ class Station:
             RouteError: it is not on the host's path.
         """
         with self._lock:
-            if harness.NAME in self._found:
-                return self._found[harness.NAME]
+            gate = self._locating.setdefault(harness.NAME, threading.Lock())
+        with gate:
+            if harness.NAME not in self._found:
+                self._found[harness.NAME] = self._located(harness)
+            return self._found[harness.NAME]
+
+    def _located(self, harness: Harness) -> tuple[str, str | None]:
         path = [*self.spec.path, *USUAL_PATH]
         executable = self.remote.find([harness.COMMAND], path)[harness.COMMAND]
         if executable is None:
@@ -100,10 +106,7 @@ class Station:
             done = self.remote.execute(argv, env={**env, "HOME": "/nonexistent"}, timeout_s=_VERSION_S)
         except TimeoutError:
             return executable, None
-        found = (executable, harness.read_version((done.out + done.err).decode("utf-8", "replace")))
-        with self._lock:
-            self._found[harness.NAME] = found
-        return found
+        return executable, harness.read_version((done.out + done.err).decode("utf-8", "replace"))
 
     def run_dir(self, run_id: str) -> str:
         """Absolute path of a run's folder on the host."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from overnight.doctor import words
+from overnight.doctor.records import Checkup
 from overnight.ledger import write
-from overnight.morning import doctor_markdown, doctor_rows, headline, markdown, routes_headline, rows, run_markdown
+from overnight.morning import headline, markdown, rows, run_markdown
 from overnight.night import Night
-from overnight.report import BatchReport, RouteReport, last_attempts
+from overnight.report import BatchReport, last_attempts
 from tasks.announce import batch_finished
 from tasks.pages import key, page_of, written
 
@@ -32,12 +34,13 @@ async def publish(night: Night, report: BatchReport) -> None:
             return
 
 
-async def publish_routes(name: str, routes: Sequence[RouteReport]) -> None:
-    """Show what a doctor found: a table `doctor-NAME` and a page `doctor-NAME-report`. Called in its flow run."""
-    words = f"Routes of {name}: {routes_headline(routes)}"
-    if await written(acreate_table_artifact(doctor_rows(routes), key=key("doctor", name), description=words)):
-        page = key("doctor", name, "report")
-        await written(acreate_markdown_artifact(doctor_markdown(name, routes), key=page, description=words))
+async def publish_checkup(name: str, checkup: Checkup) -> None:
+    """Show what a doctor found: a table `doctor-NAME`, and `doctor-NAME-report` with every call. In its flow run."""
+    page = key("doctor", name, "report")
+    of_all = f"Routes of {name}: {words.headline(checkup.routes)}; the evidence: artifact {page}"
+    if await written(acreate_table_artifact(words.rows(checkup), key=key("doctor", name), description=of_all)):
+        shown = words.markdown(name, checkup)
+        await written(acreate_markdown_artifact(shown, key=page, description=of_all))
 
 
 def _pages(night: Night, report: BatchReport) -> Iterator[Coroutine[Any, Any, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from flows.rehearse import incident_script
 from overnight import lockfile
 from overnight.failures import RULES, Family
 from overnight.spec import BatchFile, HostSpec, Limits, RouteSpec, TaskEntry
@@ -61,19 +62,10 @@ def reference() -> str:
     return "\n".join(lines) + "\n"
 
 
-STORY = """#!/usr/bin/env bash
-set -euo pipefail
-export ANTHROPIC_BASE_URL="https://open.bigmodel.cn/api/anthropic"
-export ANTHROPIC_API_KEY="$ZHIPU_API_KEY"
-unset ANTHROPIC_AUTH_TOKEN
-exec claude --output-format=stream-json --verbose -p "$1"
-"""
-
-
 def story() -> str:
     """What `overnight lock check` says of the script that cost a day."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "dispatch.sh").write_text(STORY)
+        Path(folder, "dispatch.sh").write_text(incident_script(lockfile.load()))
         argv = [sys.executable, "-c", "from flows.entry import main; main()", "lock", "check", "dispatch.sh"]
         env = {"PATH": os.defpath, "HOME": folder, "PYTHONPATH": str(README.parent)}
         done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from overnight.failures import Evidence, FailureKind, fail
-from overnight.morning import doctor_markdown, doctor_rows, markdown, routes_headline, rows, run_markdown
+from overnight.morning import markdown, rows, run_markdown
 from overnight.report import Phases
 from tests.overnight.samples import BATCH_ID, full_run, report, run
 
@@ -69,22 +69,3 @@ def test_rows_are_json_and_one_an_attempt() -> None:
 def test_a_row_has_the_page_of_its_attempt_where_one_is_known() -> None:
     found = rows(report(run(), run(run_id="other")), {"other": "/runs/task-run/1"})
     assert [row["page"] for row in found] == ["", "/runs/task-run/1"]
-
-
-def test_a_doctor_names_what_is_shut_first_with_its_mend() -> None:
-    routes = report().routes
-    assert routes_headline(routes) == "1 open, 1 shut"
-    assert [(row["model"], row["state"], row["cause"], row["seen"]) for row in doctor_rows(routes)] == [
-        ("glm-5.1", "shut", "auth-rejected", "probe: 401 at 0.4 s"),
-        ("glm-5.2", "open", "", ""),
-    ]
-    assert doctor_markdown("weekly", routes).splitlines() == [
-        "# weekly: 1 open, 1 shut",
-        "",
-        "- **shut** claude-code on box, glm-5.1 of zai, preflight 1.0 s",
-        "  - cause: **auth-rejected** (auth; retry: never)",
-        "  - seen:",
-        "    - probe: 401 at 0.4 s",
-        "  - mend: replace the key: overnight credentials add zai",
-        "- **open** claude-code on box, glm-5.2 of zai, preflight 2.0 s",
-    ]

@@ -12,12 +12,13 @@ import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 
+from overnight.doctor.records import Checkup, Diagnosis
 from overnight.failures import Evidence, FailureKind, fail
 from overnight.report import RouteReport
 from tasks import pages
 from tasks.board import open_board
 from tasks.diagnose import diagnose
-from tasks.publish import publish, publish_routes
+from tasks.publish import publish, publish_checkup
 from tests.overnight.nights import Evening
 from tests.tasks.pages import (
     artifacts,
@@ -91,11 +92,12 @@ def test_what_a_doctor_found_is_a_table_and_a_page(evening: Evening) -> None:
     ]
 
     async def body() -> None:
-        await publish_routes("Weekly Look", routes)
+        await publish_checkup("Weekly Look", Checkup(diagnoses=tuple(Diagnosis(route=route) for route in routes)))
 
     in_a_flow(body)
     [table] = artifacts("doctor-weekly-look")
-    assert table["description"] == "Routes of Weekly Look: 1 open, 1 shut"
+    said = "Routes of Weekly Look: 1 open, 1 shut; the evidence: artifact doctor-weekly-look-report"
+    assert table["description"] == said
     rows = [(row["model"], row["state"], row["cause"], row["mend"]) for row in json.loads(table["data"])]
     assert rows == [("bad", "shut", "auth-rejected", REFUSED.remedy), ("good", "open", "", "")]
     [page] = artifacts("doctor-weekly-look-report")
