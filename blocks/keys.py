@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from blocks import saved
 from blocks.provider_credentials import SLUG, ProviderCredentials, today
-from overnight import keyshape, lockfile
+from overnight import keyshape, layers, lockfile
 from overnight.failures import BadInput, Evidence, FailureError, FailureKind, fail
 
 
@@ -67,7 +67,7 @@ def expiry_note(provider: str) -> str | None:
 
 def saved_keys() -> list[SavedKey]:
     """All that is saved, by name, also what a run would refuse. Blocks on the network."""
-    lock = lockfile.load(lockfile.place(None, os.environ))
+    lock = layers.in_use(None, os.environ)
     return [_listed(document, lock) for document in saved.documents(SLUG)]
 
 

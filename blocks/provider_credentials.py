@@ -10,7 +10,7 @@ from typing import ClassVar
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from overnight import keyshape, lockfile
+from overnight import keyshape, layers, lockfile
 from overnight.failures import BadInput
 from overnight.keycheck import KeyCheck, check_key, key_question
 
@@ -114,4 +114,4 @@ def today() -> date:
 
 
 def _lock(given: Path | None = None) -> lockfile.ProviderLock:
-    return lockfile.load(lockfile.place(given, os.environ))
+    return layers.in_use(given, os.environ)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.ssh_host import SSHHost
-from overnight import lockfile
+from overnight import layers
 from overnight.form import REPO_SHAPE, choices, chosen, name_from
 from overnight.lockfile import ProviderLock
 from overnight.spec import Limits
@@ -16,7 +16,7 @@ from overnight.spec import Limits
 
 def _with_choices(schema: dict[str, Any]) -> None:
     """The routes of the lock that is in force where the form is made."""
-    schema["properties"]["route"]["enum"] = choices(lockfile.load(lockfile.place(None, os.environ)))
+    schema["properties"]["route"]["enum"] = choices(layers.in_use(None, os.environ))
 
 
 class TaskForm(BaseModel):

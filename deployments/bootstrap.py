@@ -32,7 +32,7 @@ from flows.prepare import prepare, state_directory
 from flows.spread import AT_ONCE
 from flows.terminal import plainly
 from flows.up import Wish, up
-from overnight import lockfile
+from overnight import layers, lockfile
 from overnight.failures import BadInput
 
 _WHERE = "environment or Prefect profile"
@@ -76,7 +76,7 @@ def _everything(
 ) -> Iterator[str]:
     # first what may be refused, so that a mistake changes nothing
     block = notification_block(client, notify) if notify else None
-    limits = lockfile.load(lockfile.place(None, os.environ)).concurrency()
+    limits = layers.in_use(None, os.environ).concurrency()
     yield from register()
     yield _work_pool(client, pool)
     for provider, allowed in sorted(limits.items()):

@@ -22,7 +22,7 @@ from flows.terminal import (
     tell_hosts,
     tell_key,
 )
-from overnight import lockfile
+from overnight import layers
 from overnight.keycheck import KeyCheck
 
 credentials = typer.Typer(help="Provider keys, saved as Prefect blocks.", no_args_is_help=True)
@@ -55,7 +55,7 @@ def credentials_add(
     with plainly():
         from flows.credentials import save_key
 
-        lockfile.load(lockfile.place(None, os.environ)).provider(provider, where="command line", field="PROVIDER")
+        layers.in_use(None, os.environ).provider(provider, where="command line", field="PROVIDER")
         ends = day(expires_on)
         typer.echo(save_key(provider, asked_key(provider, from_stdin), state, os.environ, ends))
 

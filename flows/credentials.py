@@ -15,7 +15,7 @@ from blocks.provider_credentials import SLUG, ProviderCredentials
 from flows.api import prefect_api
 from flows.progress import Progress
 from flows.state import state_directory
-from overnight import keyshape, lockfile
+from overnight import keyshape, layers
 from overnight.failures import BadInput, FailureError
 from overnight.keycheck import KeyCheck, KeyQuestion, check_key, key_question, unusable
 
@@ -56,7 +56,7 @@ def check_keys(
     Raises:
         BadInput: an unknown provider, model or harness; or there is no key at all.
     """
-    lock = lockfile.load(lockfile.place(lock_path, environ))
+    lock = layers.in_use(lock_path, environ)
     questions = {name: key_question(lock, name, model=model, harness=harness) for name in providers}
     with prefect_api(state_directory(state, environ), Progress(sys.stderr)):
         if not providers:
@@ -96,7 +96,7 @@ def rotate_key(
     Raises:
         BadInput: unknown provider, none of its keys is saved, or the new key cannot be one.
     """
-    question = key_question(lockfile.load(lockfile.place(lock_path, environ)), provider)
+    question = key_question(layers.in_use(lock_path, environ), provider)
     with prefect_api(state_directory(state, environ), Progress(sys.stderr)):
         if saved.document(SLUG, provider) is None:
             mend = f"Save the first one: overnight credentials add {provider}"
@@ -121,7 +121,7 @@ def remove_key(provider: str, agreed: Callable[[], bool], state: Path | None, en
 
 def _save(block: ProviderCredentials, environ: Mapping[str, str]) -> str:
     block.save(block.provider, overwrite=True)
-    lock = lockfile.load(lockfile.place(None, environ))
+    lock = layers.in_use(None, environ)
     unlike = keyshape.doubt(block.key.get_secret_value(), lock.providers[block.provider].key)
     return f"Saved as Prefect block {SLUG}/{block.provider}" + (f"\nnote: {unlike}" if unlike else "")
 

@@ -28,12 +28,13 @@ from flows.prepare import record
 from flows.run_batch import check_writable
 from flows.state import state_directory
 from flows.tables import show
-from overnight import lockfile
+from overnight import layers, lockfile
 from overnight.doctor import proposal, words
 from overnight.doctor.records import Checkup
 from overnight.doctor.visit import Visit
 from overnight.failures import BadInput, Evidence, FailureError, FailureKind, fail
 from overnight.ledger import Ledger, write
+from overnight.lockfile import ProviderLock
 from overnight.morning import many
 from overnight.night import Night
 from overnight.past import DOCTOR
@@ -166,7 +167,7 @@ def visit(
         write(json_path.absolute(), json.dumps(checkup.shown(), indent=2, ensure_ascii=False) + "\n")
     _show(checkup)
     if proposing:
-        _propose(checkup, lockfile.place(lock, os.environ))
+        _propose(checkup, layers.in_use(lock, os.environ))
     if fixing:
         mend(checkup, {name: host for night in nights for name, host in night.batch.hosts.items()}, yes=yes)
     shut = sum(route.failure is not None for route in checkup.routes)
@@ -181,13 +182,11 @@ def _show(checkup: Checkup) -> None:
     sys.stdout.write("\n".join([*words.details(checkup), ""]))
 
 
-def _propose(checkup: Checkup, lock_path: Path) -> None:
+def _propose(checkup: Checkup, lock: ProviderLock) -> None:
     who = f"{getpass.getuser()}@{socket.gethostname()}"
-    overlay = proposal.proposed(checkup, lockfile.load(lock_path), who, date.today())
-    path = proposal.write(overlay, lock_path, Path.cwd())
-    sys.stdout.write(
-        f"\nproposed overlay: {path}\n  look at it, then make it yours: mv {path.name} {lockfile.OVERLAY}\n"
-    )
+    path = proposal.write(proposal.proposed(checkup, lock, who, date.today()), lock, Path.cwd())
+    tries, keeps = f"  try it:  --lock {path.name}", f"  keep it: mv {path.name} {lockfile.OVERLAY}"
+    sys.stdout.write("\n".join(["", f"proposed overlay: {path}", tries, keeps, ""]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from blocks.hosts import read_host
 from blocks.keys import saved_keys
 from blocks.ssh_host import SLUG
 from flows.prepare import Prepared, checked_plans, prepare, with_hosts
-from overnight import keyshape, lockfile
+from overnight import keyshape, layers, lockfile
 from overnight.doctor.visit import NO_REPOSITORY
 from overnight.failures import BadInput
 from overnight.harnesses import HARNESSES, scripted
@@ -88,7 +88,7 @@ def _narrowed(
 
 def _from_saved(wanted: Sequence[Sequence[str]], lock_path: str, environ: Mapping[str, str]) -> Prepared:
     path = lockfile.place(Path(lock_path) if lock_path else None, environ)
-    lock = lockfile.load(path)
+    lock = layers.whole(path)
     hosts = {str(each.name): read_host(each) for each in saved.documents(SLUG)}
     if any(parts[0] == LOCAL for parts in wanted):
         hosts.setdefault(LOCAL, HostSpec(kind="local"))

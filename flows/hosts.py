@@ -19,7 +19,7 @@ from blocks.ssh_host import SLUG, SSHHost
 from flows.api import prefect_api
 from flows.progress import Progress
 from flows.state import state_directory
-from overnight import lockfile
+from overnight import layers
 from overnight.failures import BadInput
 from overnight.hostcheck import HostCheck, check_host
 from overnight.hosts.known import accepted, fingerprint
@@ -163,7 +163,7 @@ def look_at(hosts: Mapping[str, HostSpec], lock_path: Path | None, environ: Mapp
     Raises:
         BadInput: the lock cannot be read.
     """
-    lock = lockfile.load(lockfile.place(lock_path, environ))
+    lock = layers.in_use(lock_path, environ)
     stations = [Station(name, spec, lambda _: None) for name, spec in hosts.items()]
     with ThreadPoolExecutor(_CHECKED_AT_ONCE, "host-check") as pool:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from blocks.hosts import load_hosts
 from blocks.task_form import TaskForm
 from flows.state import state_directory as state_directory
-from overnight import batchfile, lockfile
+from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput, FailureError
 from overnight.form import PARAMETERS
 from overnight.git import GitError, Repo
@@ -66,7 +66,7 @@ def inline(name: str, tasks: Sequence[TaskForm], lock_path: Path | None, environ
     Raises:
         BadInput: with field and mend.
     """
-    lock = lockfile.load(lockfile.place(lock_path, environ))
+    lock = layers.in_use(lock_path, environ)
     entries = [task.entry(lock, f"tasks[{i}]") for i, task in enumerate(tasks)]
     hosts = {task.host.saved_as: task.host.described() for task in tasks}
     raw = {"name": name, "hosts": hosts, "tasks": entries}
@@ -82,7 +82,7 @@ def checked(
         BadInput: with field and mend.
     """
     path = lockfile.place(lock_path, environ)
-    prepared = checked_plans(batch, lockfile.load(path), path, batch_id)
+    prepared = checked_plans(batch, layers.whole(path), path, batch_id)
     _check_spread(batch)
     _check_repositories(batch, environ.get("PATH", os.defpath))
     _check_key_files(batch)
@@ -116,7 +116,7 @@ def with_hosts(prepared: Prepared) -> Prepared:
 def record(prepared: Prepared, state: Path, part: str = "") -> Ledger:
     """Write the batch to the state directory; from here on it can be resumed."""
     ledger = Ledger(state, prepared.batch_id, part)
-    ledger.open_new(prepared.batch, prepared.lock_path.read_text(encoding="utf-8"), now())
+    ledger.open_new(prepared.batch, prepared.lock.model_dump_json(by_alias=True, exclude_none=True, indent=1), now())
     return ledger
 
 

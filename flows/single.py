@@ -21,7 +21,7 @@ from flows.limits import room
 from flows.patience import patiently
 from flows.prepare import checked, record, state_directory
 from flows.spread import REPORT
-from overnight import batchfile, lockfile
+from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput
 from overnight.form import PARAMETERS, REPO_SHAPE, choices, chosen, name_from
 from overnight.ledger import Ledger
@@ -30,7 +30,7 @@ from overnight.report import RunReport
 from overnight.spec import AUTHOR, Limits, TaskSpec
 
 # read once, when the form is made; a flow run reads the lock that it is given
-_ROUTES = choices(lockfile.load(lockfile.place(None, os.environ)))
+_ROUTES = choices(layers.in_use(None, os.environ))
 
 
 def _named() -> str:
@@ -109,7 +109,7 @@ async def _carry_out(
     try:
         directory = state_directory(Path(state) if state else None, os.environ)
         lock_path = lockfile.place(Path(lock) if lock else None, os.environ)
-        task["route"] = {"host": next(iter(hosts)), **chosen(route, lockfile.load(lock_path), "route")}
+        task["route"] = {"host": next(iter(hosts)), **chosen(route, layers.whole(lock_path), "route")}
         again = resume or ("" if part_of else begun_before(directory))  # a part is found by its name
         ledger = _ledger(directory, task, hosts, author, lock_path, again, part_of)
         ledger.reopen()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from pydantic import BaseModel, ValidationError
 
 from overnight.facts import Fact
 from overnight.failures import BadInput
-from overnight.lockfile import OVERLAY, ProviderLock
+from overnight.lockfile import DEFAULT_LOCK, OVERLAY, ProviderLock
 from overnight.lockfile import load as load_lock
+from overnight.lockfile import place as place_of_lock
 
 Place = tuple[str, ...]
 """Where a fact is in the lock, key by key; written with dots in messages."""
 
 _HEAD = ("schema", "as_of")
+_OTHER_OVERLAYS = f"{OVERLAY.removesuffix('.json')}.*.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,25 @@ def find(folder: Path) -> Path | None:
     inside = [folder, *folder.parents]
     root = next((i for i, each in enumerate(inside) if (each / ".git").exists()), 0)
     return next((each / OVERLAY for each in inside[: root + 1] if (each / OVERLAY).is_file()), None)
+
+
+def in_use(given: Path | None, environ: Mapping[str, str]) -> ProviderLock:
+    """The lock to go by: what was given, else what OVERNIGHT_LOCK names, else the project's own; see `whole`."""
+    return whole(place_of_lock(given, environ))
+
+
+def whole(path: Path) -> ProviderLock:
+    """The lock at `path`. A file called `overnight.lock.json`, or `overnight.lock.ANY.json`, is an overlay.
+
+    An overlay is laid over the project's own lock. It is never taken up unless
+    somebody names it: it could send keys elsewhere.
+
+    Raises:
+        BadInput: as `load`.
+    """
+    if fnmatch(path.name, OVERLAY) or fnmatch(path.name, _OTHER_OVERLAYS):
+        return load(DEFAULT_LOCK, path).lock
+    return load_lock(path)
 
 
 def load(path: Path, overlay: Path | None) -> Layered:

@@ -32,15 +32,17 @@ def proposed(checkup: Checkup, lock: ProviderLock, who: str, today: date) -> dic
     return overlay
 
 
-def write(overlay: Mapping[str, Any], lock_path: Path, folder: Path) -> Path:
-    """Write the proposal beside where an overlay would be, never over one.
+def write(overlay: Mapping[str, Any], lock: ProviderLock, folder: Path) -> Path:
+    """Write the proposal beside where an overlay would be, never over one; an older proposal is replaced.
 
     Raises:
-        BadInput: it would not fit the lock; a file of that name that does not fit is left for who wants to look.
+        ValueError: it does not fit the lock; then nothing is written.
     """
+    head = ("schema", "as_of")
+    mark = {"source": PROPOSED, "date": str(overlay["as_of"]), "confidence": "unverified"}
+    layers.patched(lock, {name: part for name, part in overlay.items() if name not in head}, mark)
     path = folder / PROPOSED
     path.write_text(json.dumps(overlay, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    layers.load(lock_path, path)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.flows.small import Small
 from tests.flows.world import ROOT, Done, finished, heed_signals
@@ -18,12 +19,12 @@ def waits_for(here: Small, name: str) -> str:
     return script('{"say": "on it"}', f'{{"sh": "{door}"}}', f'{{"sh": "{COMMIT}"}}')
 
 
-def command(here: Small, module: str, *args: object, **env: str) -> Done:
+def command(here: Small, module: str, *args: object, cwd: Path = ROOT, **env: str) -> Done:
     """`python -m MODULE ARGS --state ...` to its end."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, args), "--state", str(here.state)],
         preexec_fn=heed_signals,
-        cwd=ROOT,
+        cwd=cwd,
         env={**here.env, **env},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

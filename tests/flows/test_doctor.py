@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pytest
 
 from flows.doctor import doctor
 from flows.private_server import private_server
+from overnight import layers, lockfile
+from overnight.doctor.proposal import PROPOSED
 from tests.flows.rounds import COMMITS, command
 from tests.flows.small import Small, small
 from tests.flows.world import Done
+from tests.overnight.nights import KEY, MODEL, PYTHON, loopback, make_lock
 
 pytestmark = pytest.mark.full
 
@@ -25,7 +30,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
         yield made
 
 
-def examined(here: Small, *files: Path, **env: str) -> tuple[Done, list[dict[str, Any]]]:
+def examined(here: Small, *files: Path | str, **env: str) -> tuple[Done, list[dict[str, Any]]]:
     path = here.directory / "doctor.json"
     done = command(here, "flows.doctor", *files, "--lock", here.lock, "--json", path, **env)
     return done, json.loads(path.read_text())["routes"] if done.code in (0, 1, 3) else []
@@ -82,3 +87,82 @@ async def test_the_flow_run_says_what_is_open(here: Small, prefect_api: None, mo
     shut: Any = await doctor(**given, return_state=True)
     assert shut.name == "Failed"
     assert shut.message.startswith("0 routes open, 1 shut: auth-rejected: ")
+
+
+def wrong(here: Small) -> Path:
+    """The same lock with the key in the variable that sends the other header."""
+    url = lockfile.load(here.lock).providers["rehearsal"].endpoints["anthropic"].url
+    return make_lock(here.directory / "wrong.json", url, wrong_variable=True)
+
+
+def test_the_variable_is_found_and_the_overlay_that_is_proposed_mends_it(here: Small) -> None:
+    files, lock = here.batch("found", [{"id": "a", "instruction": COMMITS}]), wrong(here)
+    path = here.directory / "found.json"
+    done = command(here, "flows.doctor", files, "--lock", lock, "--json", path, "--record", cwd=here.directory)
+    assert done.code == 3, done.err
+    found = json.loads(path.read_text())
+    [diagnosis], [route] = found["diagnoses"], found["routes"]
+    assert (route["failure"]["kind"], diagnosis["layer"]) == ("wrong-header", "header")
+    assert diagnosis["mend"]["factor"] == "header"
+    assert diagnosis["mend"]["proven"]
+    assert sum(bool(call["varied"]) for call in diagnosis["calls"]) <= 12
+    assert "works with Authorization: Bearer" in done.out
+    proposed = here.directory / PROPOSED
+    overlay = json.loads(proposed.read_text())
+    wiring = overlay["providers"]["rehearsal"]["harnesses"]["scripted"]
+    assert wiring["provenance"]["confidence"] == "measured"
+    assert diagnosis["transcript"] in wiring["provenance"]["source"]
+    assert len(diagnosis["transcript"]) == 64
+    mended = here.directory / "mended.json"
+    mended.write_text(layers.load(lock, proposed).lock.model_dump_json(by_alias=True, exclude_none=True))
+    again = command(here, "flows.doctor", files, "--lock", mended)
+    assert again.code == 0, again.out
+    assert KEY not in done.out + done.err + path.read_text() + proposed.read_text()
+
+
+def test_only_what_is_named_is_examined(here: Small) -> None:
+    files = here.batch("named", [{"id": "a", "instruction": COMMITS}])
+    done, routes = examined(here, files, "--route", "box/scripted/rehearsal")
+    assert (done.code, len(routes)) == (0, 1), done.err
+    done, _ = examined(here, files, "--provider", "zai")
+    assert done.code == 2
+    assert "no route is left" in done.err
+    assert "scripted on box" in done.err
+    done, _ = examined(here, files, "--route", "box//rehearsal")
+    assert done.code == 2
+    assert "HOST/HARNESS/PROVIDER/MODEL" in done.err
+
+
+def test_without_a_file_a_route_on_this_machine_can_be_named(here: Small) -> None:
+    done, routes = examined(here, "--route", f"local/scripted/rehearsal/{MODEL}", PATH=f"{PYTHON}:{os.environ['PATH']}")
+    assert done.code == 0, done.err
+    assert [(route["host"], route["state"]) for route in routes] == [("local", "open")]
+
+
+def test_without_a_file_and_without_a_saved_host_it_says_what_to_do(here: Small) -> None:
+    done, _ = examined(here)
+    assert done.code == 2
+    assert "overnight hosts add" in done.err
+
+
+def test_fix_closes_a_login_file_only_when_somebody_agrees(here: Small) -> None:
+    # pytest's own folders bar the way to everybody else, and then the file's mode does not matter
+    with tempfile.TemporaryDirectory() as folder, loopback(Path(folder)) as (_, spec):
+        Path(folder).chmod(0o755)
+        login = Path(folder) / "home" / ".claude" / ".credentials.json"
+        login.parent.mkdir()
+        login.write_text('{"claudeAiOauth": {"accessToken": "sk-ant-oat01-fake-fake-fake"}}')
+        login.chmod(0o644)
+        there = replace(here, host=spec.model_dump(mode="json", exclude_defaults=True))
+        given = (there.batch("fix", [{"id": "a", "instruction": COMMITS}]), "--lock", here.lock, "--fix")
+        asked = command(there, "flows.doctor", *given)
+        assert asked.code == 2, asked.out  # nobody is there to be asked
+        assert "Give --yes" in asked.err
+        assert login.stat().st_mode & 0o777 == 0o644
+        done = command(there, "flows.doctor", *given, "--yes")
+        assert done.code == 0, done.err
+        assert ".credentials.json: mended" in done.out
+        assert login.stat().st_mode & 0o777 == 0o600
+        again = command(there, "flows.doctor", *given, "--yes")
+        assert "nothing was found that is safe to mend" in again.out
+    assert "sk-ant-oat01" not in asked.out + done.out + done.err

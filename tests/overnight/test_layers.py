@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,28 @@ def test_outside_a_repository_only_the_folder_itself_counts(tmp_path: Path) -> N
     overlay(tmp_path)
     (tmp_path / "below").mkdir()
     assert layers.find(tmp_path / "below") is None
+
+
+def test_a_file_called_like_an_overlay_is_laid_over_the_lock_where_a_lock_is_named(tmp_path: Path) -> None:
+    path = overlay(tmp_path, providers={"zai": {"models": {"glm-9": {}}}})
+    proposed, other = tmp_path / "overnight.lock.proposed.json", tmp_path / "other.json"
+    for copy in (proposed, other):
+        shutil.copy(path, copy)
+    for named in (path, proposed):
+        lock = layers.whole(named)
+        assert "glm-9" in lock.providers["zai"].models
+        assert lock.providers["zhipu"] == LOCK.providers["zhipu"]
+    assert layers.in_use(None, {"OVERNIGHT_LOCK": str(proposed)}).providers["zai"] != LOCK.providers["zai"]
+    assert layers.in_use(None, {}) == LOCK
+    with pytest.raises(BadInput):
+        layers.whole(other)  # an overlay under another name is half a lock
+
+
+def test_a_patch_can_take_out_and_says_where_new_facts_come_from() -> None:
+    mark = {"source": "a test", "date": "2026-11-22", "confidence": "measured"}
+    part = {"providers": {"zai": {"models": {"glm-9": {}, "glm-5": None}}}}
+    models = layers.patched(LOCK, part, mark).providers["zai"].models
+    assert models["glm-9"].provenance.source == "a test"
+    assert "glm-5" not in models
+    assert layers.laid_over({"a": 1}, {"a": None}, keep_null=True) == {"a": None}
+    assert layers.laid_over({"a": 1}, {"a": None}) == {}

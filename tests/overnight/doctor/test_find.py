@@ -1,0 +1,135 @@
+"""The search on a real host and an emulated provider: what it finds, what it counts, and where it stops."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight import lockfile
+from overnight.doctor.find import MOST_CALLS, MOST_REJECTIONS
+from overnight.doctor.records import Diagnosis
+from overnight.doctor.visit import Visit
+from overnight.failures import FailureKind
+from overnight.layers import laid_over
+from overnight.lockfile import Header
+from overnight.rehearsal.faults import Fault, FaultKind
+from overnight.rehearsal.provider import EmulatedProvider
+from overnight.rehearsal.site import Site
+from overnight.rehearsal.ssh import LoopbackHost
+from overnight.spec import HostSpec
+from tests.overnight.nights import KEY, MODEL, TAPES, Evening, make_lock, make_repo
+
+K = FailureKind
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[EmulatedProvider]:
+    sites = [Site("bearer", KEY), Site("x", KEY, frozenset({Header.X_API_KEY}))]
+    with EmulatedProvider(sites, TAPES) as running:
+        yield running
+
+
+@pytest.fixture
+def evening(host: tuple[LoopbackHost, HostSpec], provider: EmulatedProvider, tmp_path: Path) -> Evening:
+    make_repo(tmp_path / "repo")
+    lock = make_lock(tmp_path / "lock.json", provider.url("bearer"), probe_s=2)
+    return Evening(tmp_path, str(tmp_path / "repo"), host[1], lock)
+
+
+def changed(evening: Evening, patch: Mapping[str, Any]) -> None:
+    lock = json.loads(evening.lock.read_text())
+    evening.lock.write_text(json.dumps(laid_over(lock, {"providers": {"rehearsal": patch}})))
+
+
+def examined(evening: Evening, *, find: bool = True, model: str = MODEL) -> Diagnosis:
+    task = evening.task("t", "Add a greeting")
+    task = task.model_copy(update={"route": task.route.model_copy(update={"model": model})})
+    shipped = lockfile.load(make_lock(evening.directory / "shipped.json", lock_url(evening), probe_s=2))
+    with evening.night(task, batch_id=evening.directory.name.replace("_", "-")) as night:
+        visit = Visit(night, shipped, find=find)
+        visit.look("box")
+        return visit.examine(task)
+
+
+def lock_url(evening: Evening) -> str:
+    """Where the rehearsal is, whatever a test made of the lock."""
+    url: str = json.loads(evening.lock.read_text())["providers"]["rehearsal"]["endpoints"]["anthropic"]["url"]
+    return url.split("/v1")[0]
+
+
+def test_an_open_route_costs_two_calls_and_is_searched_for_nothing(evening: Evening) -> None:
+    found = examined(evening)
+    assert found.route.failure is None
+    assert (found.layer, found.mend, [call.by for call in found.calls]) == ("", None, ["here", "agent"])
+
+
+def test_the_variable_that_sends_the_right_header(evening: Evening, provider: EmulatedProvider) -> None:
+    make_lock(evening.lock, provider.url("bearer"), probe_s=2, wrong_variable=True)
+    found = examined(evening, find=False)
+    assert found.route.failure is not None
+    assert (found.route.failure.kind, found.layer) == (K.WRONG_HEADER, "header")
+    assert found.mend is not None
+    assert found.mend.proven
+    assert found.mend.patch == {
+        "providers": {
+            "rehearsal": {
+                "harnesses": {
+                    "scripted": {"set": {"OVERNIGHT_SCRIPTED_BEARER": "{key}", "OVERNIGHT_SCRIPTED_API_KEY": None}}
+                }
+            }
+        }
+    }
+
+
+def test_two_faults_at_once_are_found_one_after_the_other(evening: Evening, provider: EmulatedProvider) -> None:
+    make_lock(evening.lock, provider.url("bearer") + "/v1", probe_s=2, wrong_variable=True)
+    found = examined(evening)
+    assert found.mend is not None
+    assert found.mend.proven
+    assert found.mend.factor == "base URL and header"
+
+
+def test_a_model_by_another_spelling_is_for_the_batch_to_mend(evening: Evening) -> None:
+    changed(evening, {"models": {"Rehearsal-Large": {"provenance": {"source": "t", "date": "2026-11-22", "confidence": "measured"}}}})  # fmt: skip
+    found = examined(evening, model="Rehearsal-Large")
+    assert found.mend is not None
+    assert (found.mend.factor, found.mend.route, found.mend.patch) == ("model", {"model": MODEL}, {})
+    assert found.route.failure is not None
+    assert found.route.failure.remedy == f"in the batch, write model: {MODEL}"
+
+
+def test_a_refused_key_is_never_tried_more_than_three_times_in_the_same_way(
+    evening: Evening, provider: EmulatedProvider
+) -> None:
+    evening.key = "sk-rehearsal-fake-another-key-000000"
+    before = len(provider.calls)
+    found = examined(evening)
+    assert found.route.failure is not None
+    assert (found.route.failure.kind, found.layer) == (K.AUTH_REJECTED, "key")
+    assert found.mend is None
+    asked = [call for call in provider.calls[before:] if call.status == 401]
+    ways = Counter((call.path, tuple(sorted(call.keys))) for call in asked if call.keys)
+    assert max(ways.values()) <= MOST_REJECTIONS
+    assert sum(bool(call.varied) for call in found.calls) <= MOST_CALLS
+
+
+def test_what_no_change_can_mend_is_not_searched(evening: Evening, provider: EmulatedProvider) -> None:
+    provider.set_fault("bearer", Fault(FaultKind.NO_BALANCE))
+    try:
+        found = examined(evening, find=False)
+    finally:
+        provider.set_fault("bearer", None)
+    assert found.route.failure is not None
+    assert (found.route.failure.kind, found.layer) == (K.BILLING, "account")
+    assert not any(call.varied for call in found.calls)
+    assert [call.by for call in found.calls] == ["here", "agent", "host"]
+
+
+def test_no_part_of_a_key_is_in_what_was_found(evening: Evening, provider: EmulatedProvider) -> None:
+    make_lock(evening.lock, provider.url("bearer"), probe_s=2, wrong_variable=True)
+    assert KEY not in examined(evening).model_dump_json()
