@@ -86,6 +86,8 @@ async def doctor(
         hosts=tuple(each for one in found for each in one.hosts),
         diagnoses=tuple(each for one in found for each in one.diagnoses),
     )
+    if not files:
+        checkup = checkup.where_installed()
     await publish_checkup(" and ".join(dict.fromkeys(prepared.batch.name for prepared in batches)), checkup)
     return _end_state(checkup)
 

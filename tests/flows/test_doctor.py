@@ -18,7 +18,7 @@ from overnight import layers, lockfile
 from overnight.doctor.proposal import PROPOSED
 from tests.flows.rounds import COMMITS, command
 from tests.flows.small import Small, small
-from tests.flows.world import Done
+from tests.flows.world import ROOT, Done
 from tests.overnight.nights import KEY, MODEL, PYTHON, loopback, make_lock
 
 pytestmark = pytest.mark.full
@@ -32,7 +32,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
 
 def examined(here: Small, *files: Path | str, **env: str) -> tuple[Done, list[dict[str, Any]]]:
     path = here.directory / "doctor.json"
-    done = command(here, "flows.doctor", *files, "--lock", here.lock, "--json", path, **env)
+    done = command(here, "flows.doctor", *files, "--lock", here.lock, "--json", path, cwd=ROOT, **env)
     return done, json.loads(path.read_text())["routes"] if done.code in (0, 1, 3) else []
 
 

@@ -95,7 +95,8 @@ def test_two_faults_at_once_are_found_one_after_the_other(evening: Evening, prov
 
 
 def test_a_model_by_another_spelling_is_for_the_batch_to_mend(evening: Evening) -> None:
-    changed(evening, {"models": {"Rehearsal-Large": {"provenance": {"source": "t", "date": "2026-11-22", "confidence": "measured"}}}})  # fmt: skip
+    known = {"provenance": {"source": "a test", "date": "2026-11-22", "confidence": "measured"}}
+    changed(evening, {"models": {"Rehearsal-Large": known}})
     found = examined(evening, model="Rehearsal-Large")
     assert found.mend is not None
     assert (found.mend.factor, found.mend.route, found.mend.patch) == ("model", {"model": MODEL}, {})
