@@ -102,6 +102,9 @@ async def _visited(ledger: Ledger, *, find: bool) -> Checkup:
         looks = [ended(look(visit, host, return_state=True)) for host in night.stations]
         await asyncio.gather(*looks, *(_examined(visit, task) for task in firsts.values()))
         return visit.checkup()
+    except asyncio.CancelledError:
+        await in_thread(visit.break_off)
+        raise
     finally:
         await in_thread(night.close)
 

@@ -150,7 +150,7 @@ class Search:
 
     def _counted(self, setting: Setting, ask: Callable[[], Call]) -> Call | None:
         way = self.way(setting)
-        if not self.budget.allows(way):
+        if self.asker.interrupted() or not self.budget.allows(way):
             return None
         call = ask()
         self.budget.spent(way, call)

@@ -89,6 +89,6 @@ def test_installed_without_a_checkout_it_has_its_lock_with_it(tmp_path: Path) ->
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-q"]
     subprocess.run([python, "-m", "pip", "install", *offline, source], env=here, check=True, timeout=300)
     script.write_text(WRONG)
-    argv = [environment / "bin" / "overnight", "lock", "check", script]
+    argv = [str(environment / "bin" / "overnight"), "lock", "check", str(script)]
     done = subprocess.run(argv, cwd=tmp_path, env=here, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, "the key of zai is in ANTHROPIC_API_KEY" in done.stdout) == (1, True), done.stderr
