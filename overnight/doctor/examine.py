@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
+from typing import ParamSpec, TypeVar
 
 from overnight import keyshape, probe
 from overnight.doctor.asking import AgentSaid, Asker, Setting, heard
@@ -25,10 +27,14 @@ from overnight.route import Route
 from overnight.spec import BatchSpec, TaskSpec
 from overnight.station import Interrupt, Station
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _K = FailureKind
 Looked = Callable[[], HostLook | None]
 """None where the host could not be looked at."""
 _OURS = "OVERNIGHT_"
+_NO_WAY = (Said.NETWORK, Said.MUTE)
 # what no change of ours can mend, or is named well enough as it is
 _NOT_SEARCHED = (Layer.NONE, Layer.HERE, Layer.HOST, Layer.ACCOUNT, Layer.PROVIDER, Layer.HOST_NETWORK)
 
@@ -140,13 +146,16 @@ def examine(case: Case, station: Station, look: Looked | None = None) -> Diagnos
 
 def _asked(chart: _Chart, asker: Asker, setting: Setting, look: Looked | None) -> Diagnosis:
     case = chart.case
-    with ThreadPoolExecutor(2, "direct-probe") as pool:
-        direct = pool.submit(asker.direct, setting)
-        free = pool.submit(_free, asker, setting)
-        agent = chart.agent = asker.agent(setting)
-        found = direct.result()
+    direct, free = _begun(asker.direct, setting), _begun(_free, asker, setting)
+    agent = chart.agent = asker.agent(setting)
+    if agent.failure is not None and agent.failure.kind is _K.CANCELLED:
+        return chart.diagnosis(agent.failure, Layer.UNKNOWN)
+    found = direct.result()
     failure = verdict(agent.question, agent.watch, agent.failure, found)
-    there = asker.there(setting) if failure is not None and failure.kind is not _K.CANCELLED else None
+    there = asker.there(setting) if failure is not None else None
+    if failure is not None and there is not None and said(there.kind) in _NO_WAY:
+        seen = Evidence(source="host", seen=there.seen)  # it knows how far it came: DNS, connection, TLS
+        failure = failure.model_copy(update={"evidence": (*failure.evidence, seen)})
     answers = Answers(
         here=_here(setting, found.sent),
         there=None if there is None else heard(there, case.route.model),
@@ -156,7 +165,7 @@ def _asked(chart: _Chart, asker: Asker, setting: Setting, look: Looked | None) -
     )
     at_fault, words = layer(answers)
     chart.findings += [
-        *_notes(at_fault, words, found),
+        *_notes(at_fault, words, found, answers),
         *trapped(agent.question.plan, case.lock, shut=failure is not None),
     ]
     mend = None
@@ -169,6 +178,21 @@ def _asked(chart: _Chart, asker: Asker, setting: Setting, look: Looked | None) -
     if compared is not None and compared.finding is not None:
         chart.findings.append(compared.finding)
     return chart.diagnosis(failure, at_fault if failure or at_fault is Layer.ANOTHER_KEY else Layer.NONE, words, mend)
+
+
+def _begun(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    """A call in a thread that nobody has to wait for: a provider that never answers must not hold up an interrupt."""
+    future: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)  # for whoever asks for the result
+            raise
+
+    Thread(target=run, daemon=True, name="direct-probe").start()
+    return future
 
 
 def _here(setting: Setting, sent: probe.Reply) -> Said:
@@ -196,7 +220,7 @@ def _searched(
     chart: _Chart, asker: Asker, setting: Setting, look: HostLook | None, there: Call | None, agent: AgentSaid
 ) -> Mend | None:
     installed = look.installed if look else ()
-    from_host = there is not None and said(there.kind) not in (Said.NETWORK, Said.MUTE)
+    from_host = there is not None and said(there.kind) not in _NO_WAY
     begun = there if there is not None and from_host else _first(asker.calls, "here")
     search = Search(asker, setting, chart.case.shipped, installed, Budget(), from_host, may_ask_vendor=chart.case.find)
     way = search.way(setting)
@@ -240,7 +264,11 @@ def _compared(asker: Asker, setting: Setting, look: HostLook | None, agent: Agen
     return compare(asker, setting, agent, look.shadows) if brought else None
 
 
-def _notes(at_fault: Layer, words: str, found: probe.Direct) -> list[Finding]:
+def _notes(at_fault: Layer, words: str, found: probe.Direct, answers: Answers) -> list[Finding]:
+    if answers.here is Said.SWAPPED and answers.agent is Said.OK:
+        seen = f"a direct call was answered by {found.sent.model}, which was not asked; the agent does not say by which"
+        mend = "check the model id and the tier mapping of the provider in the lock"
+        return [Finding(id="another-model", weight="warning", seen=seen, mend=mend)]
     if at_fault is Layer.HERE:
         seen = f"{words}: {found.sent.evidence.seen}"
         return [Finding(id="no-way-from-here", weight="note", seen=seen, mend="nothing for runs on this host")]
