@@ -152,7 +152,9 @@ def _asked(chart: _Chart, asker: Asker, setting: Setting, look: Looked | None) -
         return chart.diagnosis(agent.failure, Layer.UNKNOWN)
     found = direct.result()
     failure = verdict(agent.question, agent.watch, agent.failure, found)
-    there = asker.there(setting) if failure is not None else None
+    # a key refused twice is not asked a third time: too many refusals lock accounts out
+    refused = said(found.sent.kind) is said(agent.call.kind) is Said.AUTH
+    there = asker.there(setting) if failure is not None and not refused else None
     if failure is not None and there is not None and said(there.kind) in _NO_WAY:
         seen = Evidence(source="host", seen=there.seen)  # it knows how far it came: DNS, connection, TLS
         failure = failure.model_copy(update={"evidence": (*failure.evidence, seen)})
@@ -221,7 +223,7 @@ def _searched(
 ) -> Mend | None:
     installed = look.installed if look else ()
     from_host = there is not None and said(there.kind) not in _NO_WAY
-    begun = there if there is not None and from_host else _first(asker.calls, "here")
+    begun = there if there is not None and from_host else _direct(asker.calls)
     search = Search(asker, setting, chart.case.shipped, installed, Budget(), from_host, may_ask_vendor=chart.case.find)
     way = search.way(setting)
     for call in asker.calls:
@@ -234,8 +236,9 @@ def _searched(
     return mend
 
 
-def _first(calls: Sequence[Call], by: str) -> Call:
-    return next(call for call in calls if call.by == by)
+def _direct(calls: Sequence[Call]) -> Call:
+    """The call from here with nothing varied; free ones and the other header are not it."""
+    return next(call for call in calls if call.by == "here" and not call.varied)
 
 
 def _free(asker: Asker, setting: Setting) -> bool | None:

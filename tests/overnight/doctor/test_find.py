@@ -134,3 +134,15 @@ def test_what_no_change_can_mend_is_not_searched(evening: Evening, provider: Emu
 def test_no_part_of_a_key_is_in_what_was_found(evening: Evening, provider: EmulatedProvider) -> None:
     make_lock(evening.lock, provider.url("bearer"), probe_s=2, wrong_variable=True)
     assert KEY not in examined(evening).model_dump_json()
+
+
+def test_a_free_call_that_knows_the_key_is_not_taken_for_the_message(
+    evening: Evening, provider: EmulatedProvider
+) -> None:
+    make_lock(evening.lock, provider.url("bearer"), probe_s=2, wrong_variable=True)
+    known = {"source": "a test", "date": "2026-11-22", "confidence": "measured"}
+    free = {"url": provider.url("bearer") + "/v1/models", "key_as": "bearer", "proves": ["auth"], "provenance": known}
+    changed(evening, {"free_probes": [free]})
+    found = examined(evening, find=False)
+    assert found.mend is not None
+    assert (found.layer, found.mend.factor, found.mend.proven) == ("header", "header", True)
