@@ -18,6 +18,7 @@ from overnight.failures import BadInput
 from overnight.harnesses import HARNESSES, claude_code
 from overnight.keyshape import variable as key_variable
 from overnight.lockfile import ProviderLock, suggest
+from overnight.plan import Launch
 from overnight.routeenv import cloud_env, route_env
 
 _WHERE = "command line"
@@ -88,9 +89,10 @@ def written(what: Wanted, form: Format) -> str:
 
 def unsaid(what: Wanted, form: Format) -> list[str]:
     """What a person has to know beside the text, since the format has no room for it."""
+    lines = _files(what)
     if form is not Format.SETTINGS:
-        return []
-    lines = [
+        return lines
+    lines += [
         f"{name} is not in it: a key has no place in a settings file; give it by the environment"
         for name in what.env.secrets()
     ]
@@ -98,6 +100,13 @@ def unsaid(what: Wanted, form: Format) -> list[str]:
     if what.env.absent():
         lines.append("what must be absent is set to nothing, which cancels it: a settings file cannot unset")
     return lines
+
+
+def _files(what: Wanted) -> list[str]:
+    if what.harness not in HARNESSES:
+        return []
+    written_there = HARNESSES[what.harness].home_files(Launch(what.harness, "", what.model))
+    return [f"{what.harness} also reads ~/{name}, which stands in `--dry-run` of a batch" for name in written_there]
 
 
 def _cloud(lock: ProviderLock, provider: str, harness: str, model: str | None) -> Wanted:

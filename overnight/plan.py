@@ -25,6 +25,8 @@ class Launch:
 
     `max_usd` and `max_turns` are None for no cap. `executable` is the absolute
     path of the command on the host, or its bare name while that is not known.
+    `base_url`, `header` and `timing` are for a harness that has to be told in a
+    file what others read from their environment.
     The working directory is a sibling of HOME, so a file of `home_files` is
     `../home/NAME`.
     """
@@ -35,6 +37,9 @@ class Launch:
     flags: tuple[str, ...] = ()
     max_usd: float | None = None
     max_turns: int | None = None
+    base_url: str = ""
+    header: Header | None = None
+    timing: Timing | None = None
 
 
 class Launcher(Protocol):
@@ -212,6 +217,8 @@ class Planner:
         provider = self.lock.providers[route.provider]
         wiring = provider.harnesses[route.harness]
         variable = wiring.key_variables[0]
+        base_url, header = provider.endpoints[wiring.endpoint].url, harness.HEADER_OF[variable]
+        told = replace(launch, base_url=base_url, header=header, timing=timing)
         return RunPlan(
             run_id=run_id,
             batch_id=self.batch_id,
@@ -221,15 +228,15 @@ class Planner:
             command=harness.COMMAND,
             argv=argv,
             env=env,
-            home_files=tuple(harness.home_files(launch).items()),
+            home_files=tuple(harness.home_files(told).items()),
             repo=task.repo,
             base=task.base,
             base_sha=base_sha,
             branch=f"overnight/{self.batch_id}/{task.id}",
             limits=limits,
-            header=harness.HEADER_OF[variable],
+            header=header,
             key_variable=variable,
-            base_url=provider.endpoints[wiring.endpoint].url,
+            base_url=base_url,
             longest_wait_s=timing.longest_s if timing else None,
             verify=task.verify,
             approve=task.approve,

@@ -49,7 +49,9 @@ ONLY_IN = {
 }
 LINES, FUNCTION_LINES = 350, 60
 TOO_LONG_ON_PURPOSE = {"overnight/supervisor.py": "one file by design: it is copied to hosts alone"}
-CREDENTIAL_VARIABLE = re.compile(r"\b(ANTHROPIC|OVERNIGHT_SCRIPTED|GOOSE|CLAUDE_CODE|OPENAI)_[A-Z_]+\b")
+CREDENTIAL_VARIABLE = re.compile(
+    r"\b(ANTHROPIC|OVERNIGHT_SCRIPTED|OVERNIGHT_PI|GOOSE|CLAUDE_CODE|OPENAI|COPILOT_PROVIDER|QWEN)_[A-Z_]+\b"
+)
 
 
 def sources(*rooms: str) -> list[Path]:

@@ -38,6 +38,7 @@ _OPENCODE_KEYS = ("provider.*.options.apiKey", "provider.*.options.baseURL", "mo
 _OPENCODE_LINES = ("apiKey", "baseURL", "model", "small_model", "mcp", "plugin")
 _CODEX_KEYS = ("model", "model_provider", "base_url", "env_key", "experimental_bearer_token")
 _QWEN_KEYS = ("env.*", "security.auth.*", "model.name", "modelProviders")
+_PI_KEYS = ("retry.*", "shellPath", "shellCommandPrefix", "extensions", "packages")
 _GIT_KEYS = (
     *("core.hookspath", "core.fsmonitor", "init.templatedir", "commit.gpgsign"),
     *("url.insteadof", "http.proxy", "https.proxy", "http.sslverify"),
@@ -80,6 +81,7 @@ ON_HOST = (
     Place("~/.qwen/.env", "shell", (), ("qwen",), holds_login=True),
     Place("~/.pi/agent/models.json", "json", ("providers.*.apiKey", "providers.*.baseUrl"), ("pi",)),
     Place("~/.pi/agent/auth.json", "json", ("*.key", "*.access"), ("pi",), holds_login=True),
+    Place("~/.copilot/mcp-config.json", "json", ("mcpServers.*",), ("copilot",), "adds"),
     Place("~/.netrc", "netrc", wins="adds", finding="login-file", holds_login=True),
     *(
         Place(path, "git", _GIT_KEYS, wins="adds", finding="git-configuration", weight="warning")
@@ -98,6 +100,8 @@ IN_REPOSITORY = (
     Place("./.codex/config.toml", "keys", _CODEX_KEYS, ("codex",), finding="repository-brings"),
     Place("./.qwen/settings.json", "json", _QWEN_KEYS, ("qwen",), finding="repository-brings"),
     Place("./.env", "shell", (), ("qwen",), finding="repository-brings"),
+    Place("./.pi/settings.json", "json", _PI_KEYS, ("pi",), "over-environment", "repository-brings"),
+    Place("./.pi/extensions", "is-there", (), ("pi",), finding="repository-brings"),
     Place("./.envrc", "shell", wins="shell-only", finding="repository-brings"),
     Place(
         "./.npmrc",

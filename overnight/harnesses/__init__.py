@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from overnight.harnesses import claude_code, goose, opencode, scripted
+from overnight.harnesses import claude_code, copilot, goose, opencode, pi, qwen, scripted
 from overnight.harnesses.protocol import Harness
 
-HARNESSES: dict[str, Harness] = {module.NAME: module for module in (claude_code, goose, opencode, scripted)}
+_ALL = (claude_code, copilot, goose, opencode, pi, qwen, scripted)
+
+HARNESSES: dict[str, Harness] = {module.NAME: module for module in _ALL}

@@ -21,6 +21,12 @@ COMMANDS: Mapping[str, str] = {
     "goose": "goose",
     "opencode": "opencode",
     "opencode-ai": "opencode",
+    "pi": "pi",
+    "@mariozechner/pi-coding-agent": "pi",
+    "qwen": "qwen",
+    "@qwen-code/qwen-code": "qwen",
+    "copilot": "copilot",
+    "@github/copilot": "copilot",
 }
 """Which harness a command starts. A test holds it against the harness modules."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
@@ -30,11 +33,15 @@ class Agent(NamedTuple):
 
 
 class _Source(BaseModel):
-    """One registry's package; `binary` is a pattern below the directory it was installed to."""
+    """One registry's package; `binary` is a pattern below the directory it was installed to.
+
+    `locked` names the file that pins a program for node with all it needs, each by its hash.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     requirement: str
     binary: str
+    locked: str | None = None
 
 
 class _Pin(BaseModel):
@@ -61,10 +68,12 @@ def obtain(
 
     Downloads some 100 MB the first time. npm comes first, then pip. The command
     is taken straight from the platform's package, so install scripts, which npm
-    may skip, are not needed. Safe to run twice at the same time.
+    may skip, are not needed. A program for node gets a command that starts it
+    with the node beside npm, so no PATH of a host decides which. Safe to run
+    twice at the same time.
 
     Args:
-        harness: `claude-code`, `goose` or `opencode`.
+        harness: A name in `agents.lock.json`.
         directory: Kept between calls; the command is linked in its `bin`.
         npm: Path of npm, None when there is none.
         pip: Path of pip, None when there is none.
@@ -117,32 +126,59 @@ def _install(
         if tool is None:
             raise _NotThisWay(f"{how} is not installed")
         progress(f"getting {source.requirement} with {how}")
-        _download(how, tool, source.requirement, target, environment)
+        _download(how, tool, source, target, environment)
     found = sorted(target.glob(source.binary))
     if not found:
         raise _NotThisWay(f"the package holds no {source.binary} for this machine")
-    return found[0]
+    return found[0] if source.locked is None else _for_node(found[0], tool)
 
 
-def _download(how: str, tool: str, requirement: str, target: Path, environment: Mapping[str, str]) -> None:
+def _for_node(script: Path, npm: str | None) -> Path:
+    """A command beside the script that starts it, wherever it is called from."""
+    node = shutil.which("node", path=_tools(npm))
+    if node is None:
+        raise _NotThisWay("node is not installed")
+    command = script.with_name("started-by-node")
+    with tempfile.TemporaryDirectory(dir=script.parent) as scratch:
+        fresh = Path(scratch, command.name)
+        fresh.write_text(f'#!/bin/sh\nexec {shlex.join([node, str(script.resolve())])} "$@"\n', encoding="utf-8")
+        fresh.chmod(0o755)
+        fresh.replace(command)
+    return command
+
+
+def _tools(tool: str | None) -> str:
+    """Where programs are looked for: npm starts node by name, and may live in another folder than node."""
+    own = [] if tool is None else [str(Path(tool).parent)]
+    return os.pathsep.join([*own, os.defpath, "/usr/local/bin"])
+
+
+def _download(how: str, tool: str, source: _Source, target: Path, environment: Mapping[str, str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".getting-") as scratch:
         staged, home = Path(scratch, "staged"), Path(scratch, "home")
         home.mkdir()
         staged.mkdir()
-        flags = {
-            "npm": ["install", "--prefix", str(staged), "--no-audit", "--no-fund", "--ignore-scripts"],
-            "pip": ["install", "--target", str(staged), "--no-deps", "--no-compile", "--no-cache-dir"],
-        }
-        # npm starts node by name and may live in another folder than node
-        path = os.pathsep.join([str(Path(tool).parent), os.defpath, "/usr/local/bin"])
-        env = {"PATH": path, "HOME": str(home), **environment}
-        _run([tool, *flags[how], requirement], env, how)
+        npm = ["--prefix", str(staged), "--no-audit", "--no-fund", "--ignore-scripts"]
+        pip = ["--target", str(staged), "--no-deps", "--no-compile", "--no-cache-dir"]
+        wanted = ["install", *(npm if how == "npm" else pip), source.requirement]
+        if source.locked is not None:
+            _pin(_LOCK.with_name(source.locked), staged)
+            wanted = ["ci", *npm]
+        env = {"PATH": _tools(tool), "HOME": str(home), **environment}
+        _run([tool, *wanted], env, how)
         try:
             staged.rename(target)
         except OSError as error:
             if not target.is_dir():  # otherwise somebody else was faster, with the same content
                 raise _NotThisWay(f"cannot be moved into place: {error.strerror}") from None
+
+
+def _pin(lock: Path, folder: Path) -> None:
+    """The two files from which npm installs exactly what the lock names."""
+    shutil.copyfile(lock, folder / "package-lock.json")
+    root = json.loads(lock.read_bytes())["packages"][""]
+    (folder / "package.json").write_text(json.dumps({"private": True, **root}), encoding="utf-8")
 
 
 def _run(argv: list[str], env: dict[str, str], how: str) -> None:
@@ -181,7 +217,7 @@ def _version(harness: str, binary: Path) -> str | None:
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
-    return module.read_version(done.stdout)
+    return module.read_version(done.stdout) or module.read_version(done.stderr)  # the latter is pi's way
 
 
 def _link(link: Path, binary: Path) -> None:

@@ -23,9 +23,11 @@ IDLE = "Nothing to do."
 
 _PROBE = re.compile(r'Reply with the single word (\S+)\.(?=[\s"]|$)')  # OpenCode puts what it is asked in quotes
 
-# by the name of an agent's shell tool: the name of its writing tool, and that one's argument for the path
-# Claude Code 2.1.330, Goose 1.52.0, OpenCode 1.18.33, 2026-11-22
-_WRITERS = {"Bash": ("Write", "file_path"), "shell": ("write", "path"), "bash": ("write", "filePath")}
+# by the name of an agent's shell tool: the name of its writing tool
+# Claude Code 2.1.330, Goose 1.52.0, OpenCode 1.18.33 and pi 0.73.1, 2026-11-22; Qwen Code's takes whole paths only
+_WRITERS = {"Bash": "Write", "shell": "write", "bash": "write", "run_shell_command": ""}
+_PATHS = ("file_path", "filePath", "path")  # what a writing tool calls the path, by its own schema
+_SET_UP = "This is the Qwen Code. We are setting up the context"  # said before what was asked, as a turn of its own
 
 Request = Mapping[str, Any]
 
@@ -98,8 +100,8 @@ def reply(request: Request, tapes: Sequence[Tape]) -> Reply:
     nonce = probe_nonce(request)
     if nonce is not None:
         return Reply(nonce)
-    tools = [str(tool.get("name", "")) for tool in request.get("tools") or ()]
-    asked = next(_texts(request, newest_first=False), "")
+    tools = {str(tool.get("name", "")): _arguments(tool) for tool in request.get("tools") or ()}
+    asked = next((text for text in _texts(request, newest_first=False) if not text.startswith(_SET_UP)), "")
     tape = next((t for t in tapes if t.match in asked), None)
     if tape is None or not tools:
         return Reply(IDLE)
@@ -118,7 +120,7 @@ def turn_of(request: Request) -> int:
     return 1 + sum(1 for block in blocks if block.get("type") == "tool_result")
 
 
-def _turn(tape: Tape, turn: int, tools: Sequence[str]) -> Reply:
+def _turn(tape: Tape, turn: int, tools: Mapping[str, Sequence[str]]) -> Reply:
     """Replay the tape up to the given turn. Waits and words belong to the tool call they stand before."""
     said: list[str] = []
     wait_s = 0.0
@@ -137,15 +139,22 @@ def _turn(tape: Tape, turn: int, tools: Sequence[str]) -> Reply:
     return Reply("\n".join(said) or CLOSING, None, wait_s)
 
 
-def _call(step: Write | Shell, call_id: str, tools: Sequence[str]) -> ToolUse | None:
+def _call(step: Write | Shell, call_id: str, tools: Mapping[str, Sequence[str]]) -> ToolUse | None:
     shell = next((name for name in tools if name in _WRITERS), None)
     if shell is None:
         return None
-    writer, path = _WRITERS[shell]
-    if isinstance(step, Write) and writer in tools:
+    writer = _WRITERS[shell]
+    path = next((name for name in _PATHS if name in tools.get(writer, ())), None)
+    if isinstance(step, Write) and path is not None:
         return ToolUse(call_id, writer, {path: step.path, "content": step.text})
     command = _write_by_shell(step) if isinstance(step, Write) else step.command
     return ToolUse(call_id, shell, {"command": command})
+
+
+def _arguments(tool: Mapping[str, Any]) -> Sequence[str]:
+    """What one of the offered tools can be given."""
+    schema = tool.get("input_schema") or {}
+    return tuple(schema.get("properties") or ())
 
 
 def _write_by_shell(step: Write) -> str:

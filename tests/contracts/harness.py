@@ -21,6 +21,12 @@ from overnight.transcript import Transcript
 NAMES = {"provider": "zhipu", "harness": "any", "host": "box", "model": "m"}
 HOSTILE = ("---\ntitle: x\n---\nwork", "-p", "--version", "--", "", " ", "/clear", "a\nb", "'\"$(id)`id`\\", "身份验证")
 
+KINDS = (
+    *("system", "assistant", "user", "result", "message", "complete", "error", "retry", "init"),
+    *("session", "message_end", "tool_execution_end", "auto_retry_start", "auto_retry_end", "agent_end"),
+    *("model.call_failure", "assistant.message", "tool.execution_start", "tool.execution_complete", "session.error"),
+)
+
 _NAMES = st.sampled_from(
     [
         "type",
@@ -48,6 +54,13 @@ _NAMES = st.sampled_from(
         "toolCall",
         "toolResult",
         "value",
+        "data",
+        "statusCode",
+        "errorMessage",
+        "toolCallId",
+        "shellExecution",
+        "stopReason",
+        "exitCode",
     ]
 )
 
@@ -72,7 +85,7 @@ class HarnessContract:
         argv = harness.argv(_launch(instruction))
         assert argv[-1].endswith(instruction)
         assert argv[:-1] == harness.argv(_launch("else"))[:-1], "no instruction changes the other arguments"
-        assert argv[-2] == "--" or argv[-1].startswith("--text=")
+        assert argv[-2] in ("--", "--print") or argv[-1].startswith(("--text=", "--prompt="))
 
     def test_the_flags_of_the_lock_come_whole_and_in_order(self, harness: Harness) -> None:
         argv = harness.argv(_launch(flags=("--one=1", "--two", "b")))
@@ -118,7 +131,7 @@ class HarnessContract:
     def test_no_shape_of_json_raises(self, harness: Harness, value: object) -> None:
         reader = harness.reader()
         transcript = Transcript()
-        for kind in ("system", "assistant", "user", "result", "message", "complete", "error", "retry", "init"):
+        for kind in KINDS:
             fields = {"type": kind, **(value if isinstance(value, dict) else {"message": value})}
             transcript.add_events(0.0, reader.feed("out", json.dumps({**fields, "type": kind}).encode() + b"\n"))
         harness.diagnose(transcript, (), NAMES)

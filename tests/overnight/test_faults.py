@@ -31,7 +31,7 @@ from tests.overnight.nights import COMMIT, KEY, TAPES, Evening, carry_out, loopb
 pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
 
 K = FailureKind
-PATIENCE_S = {"scripted": 1.5, "claude-code": 15.0, "opencode": 15.0}
+PATIENCE_S = {"scripted": 1.5, "claude-code": 15.0, "opencode": 15.0, "pi": 15.0, "copilot": 15.0}
 SLOW = Tape("Work slowly", (Shell("echo one > one.txt"), Wait(0.2), Shell(COMMIT)))
 
 
@@ -101,7 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def real_world(tmp_path_factory: pytest.TempPathFactory, real_agent: Callable[[str], Agent]) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("real")
-    folders = {str(real_agent(name).path.parent) for name in ("claude-code", "opencode")}
+    folders = {str(real_agent(name).path.parent) for name in ("claude-code", "copilot", "opencode", "pi")}
     with loopback(directory, path=sorted(folders)) as (host, spec):
         yield World(directory, host, spec, directory / "home")
 
@@ -258,6 +258,8 @@ def test_a_key_that_turns_bad_in_the_middle_ends_the_run_and_shuts_the_route(
         ("claude-code", FaultKind.KEY_REFUSED, K.AUTH_REJECTED, "401"),
         ("opencode", FaultKind.KEY_REFUSED, K.AUTH_REJECTED, "401"),
         ("opencode", FaultKind.EMPTY, K.PROVIDER_ERROR, "answers in a row held no token"),
+        ("pi", FaultKind.NO_BALANCE, K.BILLING, "1113"),
+        ("copilot", FaultKind.NO_BALANCE, K.BILLING, "1113"),
     ],
 )
 def test_a_real_agent_is_ended_where_it_would_try_again(

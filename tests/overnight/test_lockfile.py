@@ -19,9 +19,14 @@ SCHEMA_FILE = lockfile.DEFAULT_LOCK.with_name("providers.lock.schema.json")
 HEADER_OF = {
     ("claude-code", "ANTHROPIC_AUTH_TOKEN"): Header.BEARER,
     ("claude-code", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
+    ("copilot", "COPILOT_PROVIDER_API_KEY"): Header.X_API_KEY,
+    ("copilot", "COPILOT_PROVIDER_BEARER_TOKEN"): Header.BEARER,
     ("goose", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
     ("opencode", "OVERNIGHT_OPENCODE_BEARER"): Header.BEARER,
     ("opencode", "OVERNIGHT_OPENCODE_API_KEY"): Header.X_API_KEY,
+    ("pi", "OVERNIGHT_PI_API_KEY"): Header.X_API_KEY,
+    ("pi", "OVERNIGHT_PI_BEARER"): Header.BEARER,
+    ("qwen", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
     ("scripted", "OVERNIGHT_SCRIPTED_BEARER"): Header.BEARER,
     ("scripted", "OVERNIGHT_SCRIPTED_API_KEY"): Header.X_API_KEY,
 }
@@ -41,7 +46,7 @@ def test_names_every_promised_provider_and_harness() -> None:
     promised += " fireworks litellm ollama lm-studio vllm llama-cpp"
     assert set(promised.split()) <= set(LOCK.providers)
     assert set(LOCK.environment_only) == {"bedrock", "vertex", "foundry"}
-    assert set(LOCK.harnesses) == {"claude-code", "goose", "opencode", "scripted"}
+    assert set(LOCK.harnesses) == {"claude-code", "copilot", "goose", "opencode", "pi", "qwen", "scripted"}
     assert all("claude-code" in provider.harnesses for provider in LOCK.providers.values())
 
 
@@ -180,7 +185,7 @@ def test_third_party_models_are_no_claude_names() -> None:
         (
             lambda lock, at: lock.wiring("rehearsal", "goose", **at),
             "unknown harness for provider rehearsal 'goose'",
-            "Known: claude-code, opencode, scripted",
+            "Known: claude-code, copilot, opencode, pi, scripted",
         ),
     ],
 )

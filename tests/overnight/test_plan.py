@@ -66,7 +66,7 @@ class TestEnvironment:
         values = found.env.values().values()
         left = {each for value in values for each in re.findall(r"{[\w -]*}", value)}
         assert left <= {"{home}", "{tmp}", "{run}"}
-        assert any(found.base_url in value for value in values)
+        assert any(found.base_url in value for value in [*values, *dict(found.home_files).values()])
 
     def test_absent_variables_have_their_reasons(self) -> None:
         lock = LOCK.harnesses["claude-code"].absent

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -60,6 +62,7 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
+            start_new_session=True,
         )
         stopped = _wait(process, time.monotonic() + timeout_s, lambda: until and until(_read(harness, place)[1]))
     events, transcript = _read(harness, place)
@@ -83,7 +86,8 @@ def _wait(process: subprocess.Popen[bytes], deadline: float, enough: Callable[[]
                 if time.monotonic() > deadline:
                     raise
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # whoever it started ends with it
         process.wait()
 
 

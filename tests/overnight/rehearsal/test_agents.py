@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from overnight.failures import FailureError, FailureKind
+from overnight.rehearsal import agents
 from overnight.rehearsal.agents import Agent, obtain
 
 CLAUDE = "node_modules/@anthropic-ai/claude-code-linux-x64/claude"
@@ -70,6 +73,32 @@ def test_a_link_that_was_lost_is_made_again_without_a_download(tmp_path: Path) -
     get(tmp_path / "agents", npm).path.unlink()
     assert get(tmp_path / "agents", npm).how == "npm"
     assert len(calls(npm)) == 1
+
+
+def test_a_program_for_node_is_installed_as_locked_and_started_by_the_node_beside_npm(tmp_path: Path) -> None:
+    script = "node_modules/@qwen-code/qwen-code/cli.js"
+    npm = program(
+        tmp_path / "tools/npm",
+        'while [ "$1" != --prefix ]; do last=$1; shift; done',
+        'cp "$2/package.json" "$2/package-lock.json" "$(dirname $0)"',
+        f'echo "$last" > "$(dirname $0)/asked"; mkdir -p "$2/$(dirname {script})"; echo 0.15.10 > "$2/{script}"',
+    )
+    program(tmp_path / "tools/node", 'cat "$1"; [ "$2" = --version ] || echo "$2"')
+    agent = obtain("qwen", tmp_path / "agents", npm=npm, pip=None, environment={}, progress=list[str]().append)
+    assert agent == Agent(tmp_path / "agents/bin/qwen", "0.15.10", "npm")
+    assert (tmp_path / "tools/asked").read_text() == "ci\n"
+    assert json.loads((tmp_path / "tools/package.json").read_text())["dependencies"] == {
+        "@qwen-code/qwen-code": "0.15.10"
+    }
+    done = subprocess.run([agent.path, "a b"], env={}, capture_output=True, check=True, text=True, timeout=30)
+    assert done.stdout == "0.15.10\na b\n"
+
+
+@pytest.mark.parametrize("lock", sorted(Path(agents.__file__).parent.glob("*.npm-lock.json")), ids=lambda p: p.name)
+def test_a_lock_names_every_package_by_its_hash_and_no_registry(lock: Path) -> None:
+    packages = json.loads(lock.read_bytes())["packages"]
+    assert all(each["integrity"].startswith("sha512-") for name, each in packages.items() if name)
+    assert "://" not in lock.read_text()
 
 
 def test_without_npm_the_wheel_is_taken(tmp_path: Path) -> None:

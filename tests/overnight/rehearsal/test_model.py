@@ -22,10 +22,14 @@ from overnight.rehearsal.model import (
 )
 from tests.overnight.rehearsal.conftest import AWKWARD
 
-CLAUDE = ["Agent", "Bash", "Read", "Write"]
-GOOSE = ["analyze", "edit", "shell", "write"]
-OPENCODE = ["bash", "edit", "read", "write"]
+# a tool with what its schema asks for
+CLAUDE = ["Agent", "Bash", "Read", "Write file_path content"]
+GOOSE = ["analyze", "edit", "shell", "write path content"]
+OPENCODE = ["bash", "edit", "read", "write filePath content"]
+PI = ["read", "bash", "edit", "write path content"]
+QWEN = ["edit", "write_file file_path content", "run_shell_command"]
 SCRIPTED = ["Bash"]
+BY_SHELL = "mkdir -p . && printf %s b25l | base64 -d > a.txt"
 
 TAPE = Tape("the job", (Write("a.txt", "one"), Wait(2), Wait(1), Say("Next."), Shell("git commit"), Say("Bye.")))
 
@@ -34,7 +38,11 @@ def request(*contents: Any, tools: list[str]) -> dict[str, Any]:
     """A request whose messages alternate between user and assistant."""
     roles = ("user", "assistant")
     messages = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
-    return {"model": "m", "messages": messages, "tools": [{"name": name} for name in tools]}
+    return {"model": "m", "messages": messages, "tools": [_offered(*tool.split()) for tool in tools]}
+
+
+def _offered(name: str, *arguments: str) -> dict[str, Any]:
+    return {"name": name, "input_schema": {"properties": {each: {"type": "string"} for each in arguments}}}
 
 
 def after(results: int, tools: list[str]) -> dict[str, Any]:
@@ -51,12 +59,11 @@ def after(results: int, tools: list[str]) -> dict[str, Any]:
         (CLAUDE, ToolUse("toolu_rehearsal_1", "Write", {"file_path": "a.txt", "content": "one"})),
         (GOOSE, ToolUse("toolu_rehearsal_1", "write", {"path": "a.txt", "content": "one"})),
         (OPENCODE, ToolUse("toolu_rehearsal_1", "write", {"filePath": "a.txt", "content": "one"})),
-        (
-            SCRIPTED,
-            ToolUse("toolu_rehearsal_1", "Bash", {"command": "mkdir -p . && printf %s b25l | base64 -d > a.txt"}),
-        ),
+        (PI, ToolUse("toolu_rehearsal_1", "write", {"path": "a.txt", "content": "one"})),
+        (QWEN, ToolUse("toolu_rehearsal_1", "run_shell_command", {"command": BY_SHELL})),
+        (SCRIPTED, ToolUse("toolu_rehearsal_1", "Bash", {"command": BY_SHELL})),
     ],
-    ids=["claude-code", "goose", "opencode", "scripted"],
+    ids=["claude-code", "goose", "opencode", "pi", "qwen", "scripted"],
 )
 def test_a_write_uses_the_tools_of_whoever_asks(tools: list[str], call: ToolUse) -> None:
     assert reply(after(0, tools), [TAPE]) == Reply("", call)
@@ -82,6 +89,11 @@ def test_the_first_tape_that_matches_the_first_message_plays() -> None:
     other = Tape("the", (Say("wrong tape"),))
     assert reply(after(2, CLAUDE), [TAPE, other]).text == "Bye."
     assert reply(request("unrelated", [], "the job", tools=CLAUDE), [TAPE]) == Reply(IDLE)
+
+
+def test_what_an_agent_says_of_itself_first_is_not_what_was_asked() -> None:
+    set_up = "This is the Qwen Code. We are setting up the context for our chat.\nToday's date is"
+    assert reply(request(set_up, [], "the job", tools=QWEN), [TAPE]).tool is not None
 
 
 def test_a_title_call_offers_no_tools_and_gets_no_work() -> None:
