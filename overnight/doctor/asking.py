@@ -97,7 +97,8 @@ class Asker:
         """The direct call of a preflight: a second one in the other header where the first is refused."""
         plan = self.planned(setting)[0]
         rules = setting.lock.providers[plan.route.provider].errors
-        found = probe.direct(plan.base_url, plan.header, self.key, plan.route.model, rules, self._direct_s(setting))
+        asked = (plan.base_url, plan.header, self.key, plan.route.model, rules, self._direct_s(setting))
+        found = probe.direct(*asked, plan.speaks)
         self._noted(_call("", found.sent))
         if found.other is not None:
             self._noted(_call(f"header: {found.other.header.wire}", found.other))
@@ -114,9 +115,8 @@ class Asker:
         """A direct call from this machine. Never raises for what the network or the provider does."""
         plan = self.planned(setting)[0]
         rules = setting.lock.providers[plan.route.provider].errors
-        reply = probe.ask(
-            plan.base_url, self.headers(setting), self.key, plan.route.model, rules, self._direct_s(setting)
-        )
+        asked = (plan.base_url, self.headers(setting), self.key, plan.route.model, rules, self._direct_s(setting))
+        reply = probe.ask(*asked, plan.speaks)
         return self._noted(_call(varied, reply))
 
     def there(self, setting: Setting, varied: str = "") -> Call:
@@ -127,9 +127,9 @@ class Asker:
         """
         plan = self.planned(setting)[0]
         timeout_s = self._direct_s(setting)
-        body, headers = probe.message(plan.route.model)
+        body, headers = probe.message(plan.route.model, plan.speaks)
         order = {
-            "url": probe.address(plan.base_url),
+            "url": probe.address(plan.base_url, plan.speaks),
             "headers": {**headers, **self.headers(setting)},
             "body": body,
             "timeout_s": timeout_s,

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 PROBE_SENTENCE = "Reply with the single word {nonce}."
 """The one question that is answered without a tape. The nonce holds no white space."""
@@ -23,9 +23,22 @@ IDLE = "Nothing to do."
 
 _PROBE = re.compile(r'Reply with the single word (\S+)\.(?=[\s"]|$)')  # OpenCode puts what it is asked in quotes
 
-# by the name of an agent's shell tool: the name of its writing tool, and that one's argument for the path
-# Claude Code 2.1.330, Goose 1.52.0, OpenCode 1.18.33, 2026-11-22
-_WRITERS = {"Bash": ("Write", "file_path"), "shell": ("write", "path"), "bash": ("write", "filePath")}
+
+class _Tools(NamedTuple):
+    """One agent's tools. `writer` is empty where it writes by a patch, which the model does by the shell then."""
+
+    command: str
+    writer: str = ""
+    path: str = ""
+
+
+# by the name of its shell tool; Claude Code 2.1.330, Goose 1.52.0, OpenCode 1.18.33, Codex 0.169.0, 2026-11-22
+_TOOLS = {
+    "Bash": _Tools("command", "Write", "file_path"),
+    "shell": _Tools("command", "write", "path"),
+    "bash": _Tools("command", "write", "filePath"),
+    "exec_command": _Tools("cmd"),
+}
 
 Request = Mapping[str, Any]
 
@@ -138,14 +151,14 @@ def _turn(tape: Tape, turn: int, tools: Sequence[str]) -> Reply:
 
 
 def _call(step: Write | Shell, call_id: str, tools: Sequence[str]) -> ToolUse | None:
-    shell = next((name for name in tools if name in _WRITERS), None)
+    shell = next((name for name in tools if name in _TOOLS), None)
     if shell is None:
         return None
-    writer, path = _WRITERS[shell]
-    if isinstance(step, Write) and writer in tools:
-        return ToolUse(call_id, writer, {path: step.path, "content": step.text})
+    known = _TOOLS[shell]
+    if isinstance(step, Write) and known.writer and known.writer in tools:
+        return ToolUse(call_id, known.writer, {known.path: step.path, "content": step.text})
     command = _write_by_shell(step) if isinstance(step, Write) else step.command
-    return ToolUse(call_id, shell, {"command": command})
+    return ToolUse(call_id, shell, {known.command: command})
 
 
 def _write_by_shell(step: Write) -> str:

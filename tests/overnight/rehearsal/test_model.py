@@ -25,6 +25,7 @@ from tests.overnight.rehearsal.conftest import AWKWARD
 CLAUDE = ["Agent", "Bash", "Read", "Write"]
 GOOSE = ["analyze", "edit", "shell", "write"]
 OPENCODE = ["bash", "edit", "read", "write"]
+CODEX = ["exec_command", "write_stdin", ""]  # a tool of the provider's own has no name
 SCRIPTED = ["Bash"]
 
 TAPE = Tape("the job", (Write("a.txt", "one"), Wait(2), Wait(1), Say("Next."), Shell("git commit"), Say("Bye.")))
@@ -52,11 +53,15 @@ def after(results: int, tools: list[str]) -> dict[str, Any]:
         (GOOSE, ToolUse("toolu_rehearsal_1", "write", {"path": "a.txt", "content": "one"})),
         (OPENCODE, ToolUse("toolu_rehearsal_1", "write", {"filePath": "a.txt", "content": "one"})),
         (
+            CODEX,
+            ToolUse("toolu_rehearsal_1", "exec_command", {"cmd": "mkdir -p . && printf %s b25l | base64 -d > a.txt"}),
+        ),
+        (
             SCRIPTED,
             ToolUse("toolu_rehearsal_1", "Bash", {"command": "mkdir -p . && printf %s b25l | base64 -d > a.txt"}),
         ),
     ],
-    ids=["claude-code", "goose", "opencode", "scripted"],
+    ids=["claude-code", "goose", "opencode", "codex", "scripted"],
 )
 def test_a_write_uses_the_tools_of_whoever_asks(tools: list[str], call: ToolUse) -> None:
     assert reply(after(0, tools), [TAPE]) == Reply("", call)
