@@ -16,6 +16,8 @@ from typing import Any
 COMMANDS: Mapping[str, str] = {
     "claude": "claude-code",
     "@anthropic-ai/claude-code": "claude-code",
+    "codex": "codex",
+    "@openai/codex": "codex",
     "goose": "goose",
     "opencode": "opencode",
     "opencode-ai": "opencode",

@@ -64,7 +64,7 @@ def obtain(
     may skip, are not needed. Safe to run twice at the same time.
 
     Args:
-        harness: `claude-code`, `goose` or `opencode`.
+        harness: `claude-code`, `codex`, `goose` or `opencode`.
         directory: Kept between calls; the command is linked in its `bin`.
         npm: Path of npm, None when there is none.
         pip: Path of pip, None when there is none.

@@ -25,7 +25,7 @@ SECRET = "fake-key-SECRET"
         (["credentials", "add", "rehearsal", "--from-stdin", "--expires-on", "2020-01-31"], "expired on 2020-01-31"),
         (["credentials", "add", "rehearsal", "--from-stdin", "--expires-on", "31.1.2999"], "mend: Write YYYY-MM-DD"),
         (["credentials", "check", "rehearsal", "--model", "rehearsal-larg"], "Did you mean rehearsal-large"),
-        (["credentials", "check", "rehearsal", "--harness", "goose"], "Known: claude-code, opencode, scripted"),
+        (["credentials", "check", "rehearsal", "--harness", "goose"], "Known: claude-code, codex, opencode, scripted"),
         (["credentials", "check", "zai", "--lock", "/nonexistent"], "/nonexistent"),
         (["credentials", "rotate", "z.ai", "--from-stdin"], "mend: Did you mean zai"),
         (["hosts", "add", "Box", "127.0.0.1"], "'Box' is no name"),

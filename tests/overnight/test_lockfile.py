@@ -19,6 +19,7 @@ SCHEMA_FILE = lockfile.DEFAULT_LOCK.with_name("providers.lock.schema.json")
 HEADER_OF = {
     ("claude-code", "ANTHROPIC_AUTH_TOKEN"): Header.BEARER,
     ("claude-code", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
+    ("codex", "OVERNIGHT_CODEX_API_KEY"): Header.BEARER,
     ("goose", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
     ("opencode", "OVERNIGHT_OPENCODE_BEARER"): Header.BEARER,
     ("opencode", "OVERNIGHT_OPENCODE_API_KEY"): Header.X_API_KEY,
@@ -41,7 +42,7 @@ def test_names_every_promised_provider_and_harness() -> None:
     promised += " fireworks litellm ollama lm-studio vllm llama-cpp"
     assert set(promised.split()) <= set(LOCK.providers)
     assert set(LOCK.environment_only) == {"bedrock", "vertex", "foundry"}
-    assert set(LOCK.harnesses) == {"claude-code", "goose", "opencode", "scripted"}
+    assert set(LOCK.harnesses) == {"claude-code", "codex", "goose", "opencode", "scripted"}
     assert all("claude-code" in provider.harnesses for provider in LOCK.providers.values())
 
 
@@ -180,7 +181,7 @@ def test_third_party_models_are_no_claude_names() -> None:
         (
             lambda lock, at: lock.wiring("rehearsal", "goose", **at),
             "unknown harness for provider rehearsal 'goose'",
-            "Known: claude-code, opencode, scripted",
+            "Known: claude-code, codex, opencode, scripted",
         ),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -29,11 +31,16 @@ MODEL = "rehearsal-large"
 # which provider of the lock each harness is wired to, and what that provider takes
 PROVIDERS = {
     "claude-code": ("rehearsal", Header.BEARER),
+    "codex": ("rehearsal", Header.BEARER),
     "goose": ("rehearsal-x", Header.X_API_KEY),
     "opencode": ("rehearsal-x", Header.X_API_KEY),
 }
+# names no model in its events
+NAMELESS = ("codex",)
+# of a 429 it keeps the number alone
+WORDLESS = {("codex", FaultKind.NO_BALANCE): K.RATE_LIMITED}
 # tries again for 70 s, or for ever: it has to be named while it runs
-INSISTS = ("opencode",)
+INSISTS = ("codex", "opencode")
 COMMIT = Shell("printf 'b\\n' > b.txt && git add -A && git commit -m 'Add a greeting' && git log --oneline")
 TAPE = (Write("greeting.txt", "hello, 身份\n"), COMMIT, Say("Added."))
 
@@ -50,21 +57,25 @@ def provider() -> Iterator[EmulatedProvider]:
         yield running
 
 
-def launch(name: str, agent: Agent, instruction: str, *, probe: bool = False) -> Launch:
+def launch(name: str, agent: Agent, instruction: str, url: str, *, probe: bool = False) -> Launch:
     lock, provider = lockfile.load(), PROVIDERS[name][0]
     entry, wiring = lock.harnesses[name], lock.providers[provider].harnesses[name]
     flags = entry.flags + wiring.flags + (entry.probe.flags if probe else ())
-    return Launch(str(agent.path), instruction, MODEL, flags)
+    return Launch(str(agent.path), instruction, MODEL, tuple(filled(flag, url) for flag in flags))
 
 
 def environment(name: str, url: str, **more: str) -> Mapping[str, str]:
     lock, provider = lockfile.load(), PROVIDERS[name][0]
     entry, wiring = lock.harnesses[name], lock.providers[provider].harnesses[name]
-    fill = {"{base_url}": url, "{key}": KEY, "{model}": MODEL, "{request_timeout_ms}": "4000", "{retries}": "1"}
     env = {**entry.env, **wiring.set, **dict.fromkeys(wiring.empty, "")}
+    return {**{variable: filled(text, url) for variable, text in env.items()}, **more}
+
+
+def filled(text: str, url: str) -> str:
+    fill = {"{base_url}": url, "{key}": KEY, "{model}": MODEL, "{request_timeout_ms}": "4000", "{retries}": "1"}
     for hole, value in fill.items():
-        env = {variable: text.replace(hole, value) for variable, text in env.items()}
-    return {**env, **more}
+        text = text.replace(hole, value)
+    return text
 
 
 def site(name: str) -> str:
@@ -72,8 +83,9 @@ def site(name: str) -> str:
 
 
 def go(name: str, agent: Agent, provider: EmulatedProvider, instruction: str, place: Path, **env: str) -> Ran:
-    variables = environment(name, provider.url(site(name)), **env)
-    return run(HARNESSES[name], launch(name, agent, instruction), variables, place, timeout_s=60)
+    url = provider.url(site(name))
+    variables = environment(name, url, **env)
+    return run(HARNESSES[name], launch(name, agent, instruction, url), variables, place, timeout_s=60)
 
 
 def kind(name: str, transcript: Transcript) -> FailureKind | None:
@@ -94,7 +106,7 @@ def test_makes_a_real_commit(agent: tuple[str, Agent], provider: EmulatedProvide
     assert acts.count(Act.TOOL_STARTED) == acts.count(Act.TOOL_ENDED) == 2
     assert acts.count(Act.DENIED) == 0
     assert ran.transcript.init is not None
-    assert ran.transcript.init.event.model == MODEL
+    assert ran.transcript.init.event.model == (None if name in NAMELESS else MODEL)
     result = ran.transcript.last(Act.RESULT)
     assert result is not None
     assert result.event.ok
@@ -118,15 +130,16 @@ def test_no_instruction_is_taken_for_a_flag_or_a_command(
     name, cli = agent
     # the tape plays only if the whole text reached the model's first message
     with EmulatedProvider([Site("only", KEY, frozenset(Header))], [Tape(f"{head}Add a greeting", TAPE)]) as only:
-        variables = environment(name, only.url("only"))
-        ran = run(HARNESSES[name], launch(name, cli, f"{head}Add a greeting"), variables, tmp_path, timeout_s=60)
+        started = launch(name, cli, f"{head}Add a greeting", only.url("only"))
+        ran = run(HARNESSES[name], started, environment(name, only.url("only")), tmp_path, timeout_s=60)
     assert "Add a greeting" in git(ran.work, "log", "--format=%s")
 
 
 def test_a_probe_gives_the_word_back(agent: tuple[str, Agent], provider: EmulatedProvider, tmp_path: Path) -> None:
     name, cli = agent
-    started = launch(name, cli, "Reply with the single word kestrel-7.", probe=True)
-    ran = run(HARNESSES[name], started, environment(name, provider.url(site(name))), tmp_path, timeout_s=60)
+    url = provider.url(site(name))
+    started = launch(name, cli, "Reply with the single word kestrel-7.", url, probe=True)
+    ran = run(HARNESSES[name], started, environment(name, url), tmp_path, timeout_s=60)
     result = ran.transcript.last(Act.RESULT)
     assert result is not None
     assert (result.event.ok, result.event.text.strip(), kind(name, ran.transcript)) == (True, "kestrel-7", None)
@@ -140,20 +153,36 @@ def test_a_probe_gives_the_word_back(agent: tuple[str, Agent], provider: Emulate
         (FaultKind.PAYMENT_REQUIRED, K.BILLING),
         (FaultKind.OVERLOADED, K.OVERLOADED),
         (FaultKind.ERROR_IN_OK, K.NOT_THE_API),
+        (FaultKind.EMPTY, K.NOT_THE_API),
     ],
 )
 def test_names_what_the_provider_did(
     agent: tuple[str, Agent], provider: EmulatedProvider, tmp_path: Path, fault: FaultKind, expected: FailureKind
 ) -> None:
     name, cli = agent
+    expected, url = WORDLESS.get((name, fault), expected), provider.url(site(name))
     provider.set_fault(site(name), Fault(fault))
     try:
-        env, started = environment(name, provider.url(site(name))), launch(name, cli, "Add a greeting")
+        env, started = environment(name, url), launch(name, cli, "Add a greeting", url)
         until = (lambda so_far: kind(name, so_far) is expected) if name in INSISTS else None
         ran = run(HARNESSES[name], started, env, tmp_path, until=until)
     finally:
         provider.set_fault(site(name), None)
     assert kind(name, ran.transcript) is expected
+
+
+@pytest.mark.parametrize("flag", ["--disable=unbounded_connection_retries", "--enable=unbounded_connection_retries"])
+def test_codex_names_a_refused_connection(real_agent: Callable[[str], Agent], tmp_path: Path, flag: str) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        asked = launch("codex", real_agent("codex"), "Add a greeting", url)
+        started = dataclasses.replace(asked, flags=(*asked.flags, flag))
+        ends = flag.startswith("--disable")
+        until = None if ends else (lambda so_far: kind("codex", so_far) is K.NETWORK)
+        ran = run(HARNESSES["codex"], started, environment("codex", url), tmp_path, until=until)
+    assert kind("codex", ran.transcript) is K.NETWORK
+    assert (ran.code == 1) is ends
 
 
 def test_the_version_it_prints_is_the_one_obtained(agent: tuple[str, Agent]) -> None:
