@@ -172,7 +172,9 @@ def validate(
 @lock.command()
 def env(
     provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="Name in the lock, e.g. zai.")],
-    harness: Annotated[str, typer.Argument(metavar="HARNESS", help="claude-code, codex, goose, opencode or scripted.")],
+    harness: Annotated[
+        str, typer.Argument(metavar="HARNESS", help="claude-code, codex, goose, opencode, aider or scripted.")
+    ],
     form: Annotated[Format, typer.Option("--format", help="Who will read it.")] = Format.SH,
     model: Annotated[str | None, typer.Option(help="Model id; default the first the lock lists.")] = None,
     url: Annotated[str | None, typer.Option(metavar="URL", help="Where a server of your own is.")] = None,

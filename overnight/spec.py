@@ -147,7 +147,9 @@ class RouteSpec(_Entry):
     """A route as written; what is left out comes from `defaults.route`."""
 
     host: str | None = Field(None, description="A name under `hosts`")
-    harness: str | None = Field(None, description="Agent's command line: claude-code, codex, goose, opencode, scripted")
+    harness: str | None = Field(
+        None, description="Agent's command line: claude-code, codex, goose, opencode, aider, scripted"
+    )
     provider: str | None = Field(None, description="Who serves the model, as the lock names it")
     model: str | None = Field(None, description="Exact model id from the lock")
 

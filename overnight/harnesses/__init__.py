@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from overnight.harnesses import claude_code, codex, goose, opencode, scripted
+from overnight.harnesses.declared import DECLARED
 from overnight.harnesses.protocol import Harness
 
-HARNESSES: dict[str, Harness] = {module.NAME: module for module in (claude_code, codex, goose, opencode, scripted)}
+_MODULES: tuple[Harness, ...] = (claude_code, codex, goose, opencode, scripted)
+HARNESSES: dict[str, Harness] = {each.NAME: each for each in (*_MODULES, *DECLARED)}

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 COMMANDS: Mapping[str, str] = {
+    "aider": "aider",
     "claude": "claude-code",
     "@anthropic-ai/claude-code": "claude-code",
     "codex": "codex",
     "@openai/codex": "codex",
+    "gemini": "gemini-cli",
     "goose": "goose",
     "opencode": "opencode",
     "opencode-ai": "opencode",

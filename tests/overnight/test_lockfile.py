@@ -19,6 +19,7 @@ SCHEMA_FILE = lockfile.DEFAULT_LOCK.with_name("providers.lock.schema.json")
 HEADER_OF = {
     ("claude-code", "ANTHROPIC_AUTH_TOKEN"): Header.BEARER,
     ("claude-code", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
+    ("aider", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
     ("codex", "OVERNIGHT_CODEX_API_KEY"): Header.BEARER,
     ("goose", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
     ("opencode", "OVERNIGHT_OPENCODE_BEARER"): Header.BEARER,
@@ -42,7 +43,7 @@ def test_names_every_promised_provider_and_harness() -> None:
     promised += " fireworks litellm ollama lm-studio vllm llama-cpp"
     assert set(promised.split()) <= set(LOCK.providers)
     assert set(LOCK.environment_only) == {"bedrock", "vertex", "foundry"}
-    assert set(LOCK.harnesses) == {"claude-code", "codex", "goose", "opencode", "scripted"}
+    assert set(LOCK.harnesses) == {"claude-code", "codex", "goose", "opencode", "scripted", "aider", "gemini-cli"}
     assert all("claude-code" in provider.harnesses for provider in LOCK.providers.values())
 
 
