@@ -54,9 +54,11 @@ check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests, our own launcher
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 	@$(BIN)/overnight lock check .
 
-bench: $(DEV_STAMP) ## what a coding task costs Prefect, in process and spread over workers
+bench: $(DEV_STAMP) ## what a task costs Prefect; how fast the doctor is, and what it names of 75 planted faults
 	@tests/provide
 	@$(BIN)/python -m tests.bench.prefect_cost
+	@$(BIN)/python -m tests.bench.doctor_speed
+	@$(BIN)/python -m tests.bench.planted
 
 locks: $(DEV_STAMP) ## resolve the two lock files anew
 	@$(BIN)/uv pip compile pyproject.toml --extra setup --universal --python-version 3.11 --generate-hashes \

@@ -39,8 +39,8 @@ def by_hand(call: Callable[[], Any], state: Path, opened: Callable[[Night], None
             raise BadInput("this machine", "Prefect API", problem, "Start it again, then this command") from error
         finally:
             DESK.reset(token)
+            APILogWorker.drain_all(timeout=10)  # with the server gone it would try for a minute
         if server is not None and outcome.state_details.flow_run_id is not None:
-            APILogWorker.drain_all(timeout=10)
             server.drain(outcome.state_details.flow_run_id)
     if isinstance(result, BadInput):
         raise result

@@ -99,11 +99,12 @@ def _fixed(checked: Checked, paths: list[Path], locked: Locked) -> Checked:
 
 def _locked(lock: Path | None, overlay: Path | None) -> Locked:
     """The lock, raw; only an overlay needs the models, which take a third of the time of a whole check."""
+    from overnight import lockplace
     from overnight.launchers import locked
 
-    named = os.environ.get(locked.VARIABLE)
-    path = lock or (Path(named).expanduser() if named else locked.DEFAULT)
-    if overlay is None and not locked.may_have_overlay(Path.cwd()):
+    named = os.environ.get(lockplace.LOCK_VARIABLE)
+    path = lock or (Path(named).expanduser() if named else lockplace.DEFAULT_LOCK)
+    if overlay is None and not lockplace.is_overlay(path) and not locked.may_have_overlay(Path.cwd()):
         try:
             return locked.parse(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -112,7 +113,8 @@ def _locked(lock: Path | None, overlay: Path | None) -> Locked:
     from overnight.failures import BadInput
 
     try:
-        whole = layers.load(path, overlay or layers.find(Path.cwd())).lock
+        over = overlay or layers.find(Path.cwd())
+        whole = layers.whole(path) if lockplace.is_overlay(path) else layers.load(path, over).lock
     except BadInput as error:
         _refuse(error.where, f"{error.field}: {error.problem}", error.mend)
     return locked.Locked(whole.model_dump(mode="json", by_alias=True))

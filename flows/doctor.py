@@ -86,6 +86,8 @@ async def doctor(
         hosts=tuple(each for one in found for each in one.hosts),
         diagnoses=tuple(each for one in found for each in one.diagnoses),
     )
+    if not files:
+        checkup = checkup.where_installed()
     await publish_checkup(" and ".join(dict.fromkeys(prepared.batch.name for prepared in batches)), checkup)
     return _end_state(checkup)
 
@@ -100,6 +102,9 @@ async def _visited(ledger: Ledger, *, find: bool) -> Checkup:
         looks = [ended(look(visit, host, return_state=True)) for host in night.stations]
         await asyncio.gather(*looks, *(_examined(visit, task) for task in firsts.values()))
         return visit.checkup()
+    except asyncio.CancelledError:
+        await in_thread(visit.break_off)
+        raise
     finally:
         await in_thread(night.close)
 

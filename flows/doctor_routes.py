@@ -121,7 +121,7 @@ def _from_saved(wanted: Sequence[Sequence[str]], lock_path: str, environ: Mappin
         )
         for i, route in enumerate(routes)
     )
-    batch = BatchSpec(name="doctor", source="saved hosts and keys", author=AUTHOR, hosts=hosts, tasks=tasks)
+    batch = BatchSpec(name="saved", source="saved hosts and keys", author=AUTHOR, hosts=hosts, tasks=tasks)
     return checked_plans(batch, lock, path)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from overnight.failures import BadInput
 from overnight.lockfile import DEFAULT_LOCK, OVERLAY, ProviderLock
 from overnight.lockfile import load as load_lock
 from overnight.lockfile import place as place_of_lock
+from overnight.lockplace import is_overlay
 
 Place = tuple[str, ...]
 """Where a fact is in the lock, key by key; written with dots in messages."""
 
 _HEAD = ("schema", "as_of")
-_OTHER_OVERLAYS = f"{OVERLAY.removesuffix('.json')}.*.json"
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ def whole(path: Path) -> ProviderLock:
     Raises:
         BadInput: as `load`.
     """
-    if fnmatch(path.name, OVERLAY) or fnmatch(path.name, _OTHER_OVERLAYS):
-        return load(DEFAULT_LOCK, path).lock
-    return load_lock(path)
+    return load(DEFAULT_LOCK, path).lock if is_overlay(path) else load_lock(path)
 
 
 def load(path: Path, overlay: Path | None) -> Layered:

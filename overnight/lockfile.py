@@ -24,14 +24,12 @@ from overnight.facts import Speaks as Speaks  # as: above
 from overnight.failures import BadInput, FailureKind
 from overnight.harnessentry import HarnessEntry as HarnessEntry  # as: above
 from overnight.harnessentry import Timing as Timing  # as: above
+from overnight.lockplace import DEFAULT_LOCK as DEFAULT_LOCK  # as: above
+from overnight.lockplace import LOCK_VARIABLE as LOCK_VARIABLE  # as: above
+from overnight.lockplace import OVERLAY as OVERLAY  # as: above
 from overnight.traps import Trap, TrapId
 
 T = TypeVar("T")
-
-DEFAULT_LOCK = Path(__file__).resolve().parent.parent / "providers.lock.json"
-LOCK_VARIABLE = "OVERNIGHT_LOCK"
-OVERLAY = "overnight.lock.json"
-"""The file in which users add to the lock, or override it."""
 
 
 class Endpoint(Fact):

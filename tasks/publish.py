@@ -37,8 +37,10 @@ async def publish(night: Night, report: BatchReport) -> None:
 async def publish_checkup(name: str, checkup: Checkup) -> None:
     """Show what a doctor found: a table `doctor-NAME`, and `doctor-NAME-report` with every call. In its flow run."""
     page = key("doctor", name, "report")
-    of_all = f"Routes of {name}: {words.headline(checkup.routes)}; the evidence: artifact {page}"
-    if await written(acreate_table_artifact(words.rows(checkup), key=key("doctor", name), description=of_all)):
+    of_all = f"Routes of {name}: {words.headline(checkup.routes)}"
+    # relative to the page of any artifact, in both of Prefect's UIs; cells of a table are no links (3.8.8)
+    linked = f"{of_all}. [Every call, and the evidence](../key/{page})"
+    if await written(acreate_table_artifact(words.rows(checkup), key=key("doctor", name), description=linked)):
         shown = words.markdown(name, checkup)
         await written(acreate_markdown_artifact(shown, key=page, description=of_all))
 

@@ -14,7 +14,7 @@ from overnight.rehearsal.agents import Agent, obtain
 
 _KEPT = ("PATH", "LANG", "TMPDIR", "CI", "VIRTUAL_ENV")
 _NETWORK = ("PROXY", "CERT", "CA_BUNDLE", "SSL", "PIP_", "NPM_", "NODE_EXTRA")
-_INSTALLER = {n: v for n, v in os.environ.items() if n == "PATH" or any(part in n.upper() for part in _NETWORK)}
+INSTALLER = {n: v for n, v in os.environ.items() if n == "PATH" or any(part in n.upper() for part in _NETWORK)}
 AGENTS = Path(__file__).resolve().parent.parent / ".overnight" / "agents"
 
 
@@ -48,6 +48,6 @@ def real_agent() -> Callable[[str], Agent]:
 
     def get(harness: str) -> Agent:
         npm, pip = shutil.which("npm"), shutil.which("pip")
-        return obtain(harness, AGENTS, npm=npm, pip=pip, environment=_INSTALLER, progress=lambda _: None)
+        return obtain(harness, AGENTS, npm=npm, pip=pip, environment=INSTALLER, progress=lambda _: None)
 
     return get

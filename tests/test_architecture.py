@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("overnight", "blocks", "tasks", "flows", "deployments")
 # inside overnight, a module imports from its own group and from groups before it
 GROUPS = (
-    ("failures", "env", "events", "inventory", "facts", "harnessentry", "traps"),
+    ("failures", "env", "events", "inventory", "facts", "harnessentry", "traps", "lockplace"),
     ("lockfile", "route", "handle", "keyshape", "redact"),
     ("layers", "routeenv", "wire", "spec", "transcript", "yamlfile"),
     ("plan", "batchfile", "form", "silence", "outcome", "collected", "report", "morning", "ledger", "past"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from overnight import probe
+from overnight.doctor.disagreement import Said, said
 from overnight.doctor.records import Call
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.protocol import Harness
@@ -190,7 +191,9 @@ class Asker:
         return AgentSaid(self._noted(call), failure, question, watch)
 
     def _direct_s(self, setting: Setting) -> float:
-        return setting.lock.harnesses[setting.task.route.harness].probe.timing.request_timeout_s
+        """As long as the agent waits for an answer, and never longer than its whole probe takes."""
+        probe_of_it = setting.lock.harnesses[setting.task.route.harness].probe
+        return min(probe_of_it.timing.request_timeout_s, probe_of_it.total_s)
 
     def _noted(self, call: Call) -> Call:
         with self._noting:
@@ -202,6 +205,12 @@ def routed(setting: Setting, **route: str) -> Setting:
     """The same setting with another part of the route."""
     task = setting.task.model_copy(update={"route": setting.task.route.model_copy(update=route)})
     return replace(setting, task=task)
+
+
+def heard(answer: Call | probe.Reply, model: str) -> Said:
+    """What a direct call comes to. A 404 that names the model is about the model, and not about the path."""
+    seen = answer.seen if isinstance(answer, Call) else answer.evidence.seen
+    return said(answer.kind, None if model in seen else answer.status)
 
 
 def _call(varied: str, reply: probe.Reply) -> Call:

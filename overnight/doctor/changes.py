@@ -16,6 +16,7 @@ from overnight.layers import patched
 from overnight.lockfile import Header, Provider, ProviderLock, Wiring
 
 _NEAR = 3
+_PLACEHOLDERS = ("{key}", "{base_url}", "{model}")
 _TAILS = ("/v1/messages", "/v1", "/messages", "/chat/completions")
 
 
@@ -110,10 +111,14 @@ def model_changes(setting: Setting, shipped: ProviderLock) -> Iterator[Change]:
         yield Change("model", route.model, model, patch, model=model)
 
 
-def wiring_changes(setting: Setting, shipped: ProviderLock, harness: Harness) -> Iterator[Change]:
-    """Variable names: what the shipped lock, or most providers there, give this harness for key, URL and model."""
+def wiring_changes(setting: Setting, shipped: ProviderLock, harness: Harness, *, refused: bool) -> Iterator[Change]:
+    """Variable names: what the shipped lock, or most providers there, give this harness for key, URL and model.
+
+    Args:
+        refused: The agent was, for its key; then the key is tried in every other variable, too.
+    """
     wiring, usual = _wiring(setting), _usual(setting, shipped)
-    for placeholder in ("{key}", "{base_url}", "{model}"):
+    for placeholder in _PLACEHOLDERS:
         now = [name for name, value in wiring.set.items() if placeholder in value]
         for name, value in usual.set.items() if usual else ():
             if placeholder in value and name not in now:
@@ -121,9 +126,17 @@ def wiring_changes(setting: Setting, shipped: ProviderLock, harness: Harness) ->
                 yield Change("variable", " and ".join(now) or "none", name, patch)
     for name, value in usual.set.items() if usual else ():
         if name in wiring.set and wiring.set[name] != value:
-            yield Change("variable", f"{name}={wiring.set[name]}", value, _wired(setting, {"set": {name: value}}))
+            patch = _wired(setting, {"set": {name: value}})
+            yield Change("variable", f"{name}={wiring.set[name]}", f"{name}={value}", patch)
+    for name in (name for name in wiring.set if usual and name not in usual.set):
+        if not any(placeholder in wiring.set[name] for placeholder in _PLACEHOLDERS):
+            stated = {each: getattr(usual, each)[name] for each in ("empty", "absent") if name in getattr(usual, each)}
+            patch = {"set": {name: None}, **{each: {name: why} for each, why in stated.items()}}
+            yield Change(
+                "variable", f"{name}, which the shipped lock does not set", f"no {name}", _wired(setting, patch)
+            )
     variable = wiring.key_variables[0]
-    for name in harness.HEADER_OF:
+    for name in harness.HEADER_OF if refused else ():
         if name != variable and not (usual and name in usual.set):
             yield Change("variable", variable, name, _renamed(setting, variable, name, "{key}"))
 

@@ -17,6 +17,8 @@ class Said(StrEnum):
     OK = "ok"
     AUTH = "auth"
     MODEL = "model"
+    SWAPPED = "another-model"
+    """A model answered, and not the one that was asked for."""
     URL = "url"
     """Something answered that is not the API, or a path it does not have."""
     ACCOUNT = "account"
@@ -42,6 +44,7 @@ class Layer(StrEnum):
     KEY = "key"
     MODEL = "model"
     URL = "url"
+    REQUEST = "request"
     ACCOUNT = "account"
     PROVIDER = "provider"
     HERE = "here"
@@ -61,7 +64,7 @@ _SAID: Mapping[FailureKind | None, Said] = {
     _K.AUTH_REJECTED: Said.AUTH,
     _K.WRONG_HEADER: Said.AUTH,
     _K.MODEL_UNKNOWN: Said.MODEL,
-    _K.MODEL_MISMATCH: Said.MODEL,
+    _K.MODEL_MISMATCH: Said.SWAPPED,
     _K.NOT_THE_API: Said.URL,
     _K.BILLING: Said.ACCOUNT,
     _K.QUOTA_WINDOW: Said.ACCOUNT,
@@ -208,6 +211,7 @@ TABLE: tuple[Row, ...] = (
     _row(Layer.KEY, "refused by direct call: the key itself, whatever the agent makes of it", here="auth"),
     _row(Layer.URL, "no model API answers at this address, whoever asks", here="url"),
     _row(Layer.MODEL, "the provider knows the key and not the model", here="model"),
+    _row(Layer.MODEL, "the provider answers as another model than it was asked for", here="another-model"),
     _row(Layer.PROVIDER, "the provider refuses for now, whoever asks", here="busy"),
     _row(
         Layer.PROVIDER, "the provider takes requests and does not answer, whoever asks", here="mute", there="mute none"
@@ -228,7 +232,7 @@ TABLE: tuple[Row, ...] = (
         Layer.WIRING,
         "a direct call is taken, the agent asks at another address, or for another model",
         direct="ok",
-        agent="url model refused",
+        agent="url model another-model refused",
     ),
     _row(
         Layer.AGENT_NETWORK,
@@ -249,7 +253,27 @@ TABLE: tuple[Row, ...] = (
         agent="busy account",
     ),
     _row(Layer.AGENT, "the agent stops before it asks", agent="agent silent"),
+    _row(Layer.REQUEST, "the provider refuses the request, whoever asks: its own words say why", here="refused"),
 )
+
+
+_OF_FACTOR: Mapping[str, tuple[Layer, str]] = {
+    "header": (Layer.HEADER, "the provider takes this key in another header"),
+    "region or plan": (Layer.KEY, "the key belongs to another region or plan of the same vendor"),
+    "base URL": (Layer.URL, "the same call is taken at another address"),
+    "model": (Layer.MODEL, "the same call is taken for another model"),
+    "variable": (Layer.WIRING, "a direct call is taken, the agent gets through once a variable is another"),
+    **dict.fromkeys(
+        ("flags", "variables", "waits", "start"),
+        (Layer.AGENT, "a direct call is taken, the agent gets through once it is started in another way"),
+    ),
+    "version": (Layer.AGENT, "a direct call is taken, another copy of the agent gets through"),
+}
+
+
+def layer_of(factor: str) -> tuple[Layer, str] | None:
+    """Where the fault lies when changing this one thing, and nothing else, was seen to mend it; None for several."""
+    return _OF_FACTOR.get(factor)
 
 
 def layer(answers: Answers) -> tuple[Layer, str]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
+from typing import ParamSpec, TypeVar
 
 from overnight import keyshape, probe
-from overnight.doctor.asking import AgentSaid, Asker, Setting
-from overnight.doctor.disagreement import Answers, Layer, Said, layer, said
+from overnight.doctor.asking import AgentSaid, Asker, Setting, heard
+from overnight.doctor.disagreement import Answers, Layer, Said, layer, layer_of, said
 from overnight.doctor.find import Budget, Search
 from overnight.doctor.login import Compared, compare
 from overnight.doctor.records import Call, Diagnosis, Finding, HostLook, Mend
+from overnight.doctor.trapped import trapped
 from overnight.facts import Fact
-from overnight.failures import Evidence, Failure, FailureError, FailureKind, HostError
-from overnight.harnesses import scripted
+from overnight.failures import Evidence, Failure, FailureError, FailureKind, HostError, fail
 from overnight.harnesses.protocol import Harness
 from overnight.lockfile import ProviderLock
 from overnight.preflight import verdict
@@ -25,9 +27,14 @@ from overnight.route import Route
 from overnight.spec import BatchSpec, TaskSpec
 from overnight.station import Interrupt, Station
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _K = FailureKind
 Looked = Callable[[], HostLook | None]
 """None where the host could not be looked at."""
+_OURS = "OVERNIGHT_"
+_NO_WAY = (Said.NETWORK, Said.MUTE)
 # what no change of ours can mend, or is named well enough as it is
 _NOT_SEARCHED = (Layer.NONE, Layer.HERE, Layer.HOST, Layer.ACCOUNT, Layer.PROVIDER, Layer.HOST_NETWORK)
 
@@ -139,47 +146,99 @@ def examine(case: Case, station: Station, look: Looked | None = None) -> Diagnos
 
 def _asked(chart: _Chart, asker: Asker, setting: Setting, look: Looked | None) -> Diagnosis:
     case = chart.case
-    with ThreadPoolExecutor(2, "direct-probe") as pool:
-        direct = pool.submit(asker.direct, setting)
-        free = pool.submit(_free, asker, setting)
-        agent = chart.agent = asker.agent(setting)
-        found = direct.result()
+    direct, free = _begun(asker.direct, setting), _begun(_free, asker, setting)
+    agent = chart.agent = asker.agent(setting)
+    if agent.failure is not None and agent.failure.kind is _K.CANCELLED:
+        return chart.diagnosis(agent.failure, Layer.UNKNOWN)
+    found = direct.result()
     failure = verdict(agent.question, agent.watch, agent.failure, found)
-    there = asker.there(setting) if failure is not None and failure.kind is not _K.CANCELLED else None
+    # a key refused twice is not asked a third time: too many refusals lock accounts out
+    refused = said(found.sent.kind) is said(agent.call.kind) is Said.AUTH
+    there = asker.there(setting) if failure is not None and not refused else None
+    if failure is not None and there is not None and said(there.kind) in _NO_WAY:
+        seen = Evidence(source="host", seen=there.seen)  # it knows how far it came: DNS, connection, TLS
+        failure = failure.model_copy(update={"evidence": (*failure.evidence, seen)})
     answers = Answers(
-        here=said(found.sent.kind, found.sent.status),
-        there=None if there is None else said(there.kind, there.status),
+        here=_here(setting, found.sent),
+        there=None if there is None else heard(there, case.route.model),
         agent=said(agent.call.kind, agent.call.status),
         other_header=found.wrong_header,
         free=free.result(),
     )
     at_fault, words = layer(answers)
-    chart.findings += _notes(at_fault, words, found)
+    chart.findings += [
+        *_notes(at_fault, words, found, answers),
+        *trapped(agent.question.plan, case.lock, shut=failure is not None),
+    ]
     mend = None
     if failure is not None and (case.find or at_fault not in _NOT_SEARCHED) and answers.agent is not Said.HOST:
-        mend = _searched(case, asker, setting, look() if look else None, there, agent)
+        mend = _searched(chart, asker, setting, look() if look else None, there, agent)
+        if failure is not None and mend is not None and mend.proven and (found_at := layer_of(mend.factor)):
+            at_fault, words = found_at
+            failure = _named_by(mend, answers, failure, case.route)
     compared = _compared(asker, setting, look() if look else None, agent)
     if compared is not None and compared.finding is not None:
         chart.findings.append(compared.finding)
     return chart.diagnosis(failure, at_fault if failure or at_fault is Layer.ANOTHER_KEY else Layer.NONE, words, mend)
 
 
+def _begun(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    """A call in a thread that nobody has to wait for: a provider that never answers must not hold up an interrupt."""
+    future: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)  # for whoever asks for the result
+            raise
+
+    Thread(target=run, daemon=True, name="direct-probe").start()
+    return future
+
+
+def _here(setting: Setting, sent: probe.Reply) -> Said:
+    """A direct call that was answered well by another model than the one asked for was not answered well."""
+    route = setting.task.route
+    expected = (route.model, *setting.lock.providers[route.provider].models[route.model].answers_as)
+    return heard(sent, route.model) if not sent.ok or sent.model in (None, *expected) else Said.SWAPPED
+
+
+def _named_by(mend: Mend, answers: Answers, failure: Failure, route: Route) -> Failure:
+    """The failure by what mended it.
+
+    What the agent blamed was not it where the same call is taken without the
+    agent; and a 404 was not about the model where another address helped.
+    """
+    kind = failure.kind
+    if answers.direct is Said.OK:
+        kind = _K.HARNESS_USAGE
+    elif mend.factor == "base URL" and kind is _K.MODEL_UNKNOWN:
+        kind = _K.NOT_THE_API
+    return fail(kind, *failure.evidence, names=route.names, retry_after_s=failure.retry_after_s)
+
+
 def _searched(
-    case: Case, asker: Asker, setting: Setting, look: HostLook | None, there: Call | None, agent: AgentSaid
+    chart: _Chart, asker: Asker, setting: Setting, look: HostLook | None, there: Call | None, agent: AgentSaid
 ) -> Mend | None:
     installed = look.installed if look else ()
-    from_host = there is not None and said(there.kind) not in (Said.NETWORK, Said.MUTE)
-    begun = there if there is not None and from_host else _first(asker.calls, "here")
-    search = Search(asker, setting, case.shipped, installed, Budget(), from_host, may_ask_vendor=case.find)
+    from_host = there is not None and said(there.kind) not in _NO_WAY
+    begun = there if there is not None and from_host else _direct(asker.calls)
+    search = Search(asker, setting, chart.case.shipped, installed, Budget(), from_host, may_ask_vendor=chart.case.find)
     way = search.way(setting)
     for call in asker.calls:
         if not call.varied:
             search.budget.met(way, call)
-    return search.run(begun, agent.call)
+    mend = search.run(begun, agent.call)
+    if search.came_and_went:
+        seen = f"with nothing changed the agent got through, after it had not: {agent.call.seen}"
+        chart.findings.append(Finding(id="comes-and-goes", weight="warning", seen=seen, mend="ask again later"))
+    return mend
 
 
-def _first(calls: Sequence[Call], by: str) -> Call:
-    return next(call for call in calls if call.by == by)
+def _direct(calls: Sequence[Call]) -> Call:
+    """The call from here with nothing varied; free ones and the other header are not it."""
+    return next(call for call in calls if call.by == "here" and not call.varied)
 
 
 def _free(asker: Asker, setting: Setting) -> bool | None:
@@ -196,15 +255,23 @@ def _free(asker: Asker, setting: Setting) -> bool | None:
 
 
 def _compared(asker: Asker, setting: Setting, look: HostLook | None, agent: AgentSaid) -> Compared | None:
-    """Under the login too, where it brings anything that reaches this harness."""
+    """Under the login too, where it brings anything that reaches this harness.
+
+    Not with a harness whose key comes in variables of ours alone: no login has those.
+    """
     harness = setting.task.route.harness
-    if look is None or harness == scripted.NAME or agent.call.kind is _K.CANCELLED:
+    by_hand = any(not name.startswith(_OURS) for name in asker.harnesses[harness].HEADER_OF)
+    if look is None or not by_hand or agent.call.kind is _K.CANCELLED:
         return None
     brought = [s for s in look.shadows if harness in s.harnesses and not s.source.startswith("./")]
     return compare(asker, setting, agent, look.shadows) if brought else None
 
 
-def _notes(at_fault: Layer, words: str, found: probe.Direct) -> list[Finding]:
+def _notes(at_fault: Layer, words: str, found: probe.Direct, answers: Answers) -> list[Finding]:
+    if answers.here is Said.SWAPPED and answers.agent is Said.OK:
+        seen = f"a direct call was answered by {found.sent.model}, which was not asked; the agent does not say by which"
+        mend = "check the model id and the tier mapping of the provider in the lock"
+        return [Finding(id="another-model", weight="warning", seen=seen, mend=mend)]
     if at_fault is Layer.HERE:
         seen = f"{words}: {found.sent.evidence.seen}"
         return [Finding(id="no-way-from-here", weight="note", seen=seen, mend="nothing for runs on this host")]
@@ -220,7 +287,7 @@ def _remedy(failure: Failure, mend: Mend) -> str:
     if mend.route:
         return f"in the batch, write {', '.join(f'{name}: {value}' for name, value in mend.route.items())}"
     if mend.patch:
-        return f"put {mend.works} into the lock: --record writes the overlay"
+        return f"in the lock, {mend.factor}: {mend.works} (--record writes the overlay)"
     return f"use {mend.works}"
 
 

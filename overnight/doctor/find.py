@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from overnight.doctor.asking import Asker, Setting
+from overnight.doctor.asking import Asker, Setting, heard
 from overnight.doctor.changes import (
     Change,
     header_changes,
@@ -68,6 +68,8 @@ class Search:
     budget: Budget
     from_host: bool
     may_ask_vendor: bool = False
+    came_and_went: bool = False
+    """Whether the agent got through with nothing changed, after it had not."""
 
     def run(self, direct: Call, agent: Call | None) -> Mend | None:
         """The smallest change that works, or that gets further than before; None when nothing does.
@@ -76,10 +78,10 @@ class Search:
             FailureError: the host went away.
         """
         kept: list[Change] = []
-        here, rank, last = self.setting, _rank(direct), direct
+        here, rank, last = self.setting, _rank(direct, self.setting), direct
         here, rank, last = self._climb(here, rank, last, kept)
-        proven = False
-        if rank == _DONE:
+        proven, can_be_sent = False, here.headers is None
+        if rank == _DONE and can_be_sent:
             if kept or agent is None:
                 agent = self._agent(here, " and ".join(map(str, kept)))
             if agent is not None and not agent.ok:
@@ -87,7 +89,7 @@ class Search:
             proven = agent is not None and agent.ok
         if not kept:
             return None
-        return self._mend(kept, proven=proven, last=agent if rank == _DONE and agent is not None else last)
+        return self._mend(kept, proven=proven, last=agent if rank == _DONE and can_be_sent and agent else last)
 
     def _climb(self, here: Setting, rank: int, last: Call, kept: list[Change]) -> tuple[Setting, int, Call]:
         """Direct calls until one is answered; a change that gets further is kept, and what is varied next follows."""
@@ -98,9 +100,9 @@ class Search:
                     continue
                 tried.add(str(change))
                 call = self._direct(change, here)
-                if call is not None and _rank(call) > rank:
+                if call is not None and (reached := _rank(call, change.on(here))) > rank:
                     kept.append(change)
-                    here, rank, last = change.on(here), _rank(call), call
+                    here, rank, last = change.on(here), reached, call
                     break
             else:
                 break
@@ -108,7 +110,7 @@ class Search:
 
     def _direct_changes(self, here: Setting, last: Call) -> Iterator[Change]:
         harness = self.asker.harnesses[here.task.route.harness]
-        answer = said(last.kind, last.status)
+        answer = heard(last, here.task.route.model)
         if answer is Said.AUTH:
             yield from header_changes(here, harness)
             yield from vendor_changes(here) if self.may_ask_vendor else ()
@@ -121,15 +123,20 @@ class Search:
     def _start(self, here: Setting, agent: Call, kept: list[Change]) -> tuple[Setting, Call]:
         """The agent's own factors, each alone, until it gets through."""
         harness = self.asker.harnesses[here.task.route.harness]
+        answer = said(agent.kind, agent.status)
         changes = [
-            *wiring_changes(here, self.shipped, harness),
+            *wiring_changes(here, self.shipped, harness, refused=answer is Said.AUTH),
             *start_changes(here, self.shipped, self.installed),
         ]
-        if said(agent.kind, agent.status) in (Said.AGENT, Said.SILENT, Said.OTHER):
+        if answer in (Said.AGENT, Said.SILENT, Said.OTHER):
             changes.sort(key=lambda change: change.factor == "variable")
         for change in changes:
             call = self._tried(partial(self._agent, varied=str(change)), change, here)
             if call is not None and call.ok:
+                again = self._agent(here, "nothing: as it is, once more")
+                if again is not None and again.ok:  # so it was not the change
+                    self.came_and_went = True
+                    return here, again
                 kept.append(change)
                 return change.on(here), call
         return here, agent
@@ -143,7 +150,7 @@ class Search:
 
     def _counted(self, setting: Setting, ask: Callable[[], Call]) -> Call | None:
         way = self.way(setting)
-        if not self.budget.allows(way):
+        if self.asker.interrupted() or not self.budget.allows(way):
             return None
         call = ask()
         self.budget.spent(way, call)
@@ -177,5 +184,5 @@ class Search:
         )
 
 
-def _rank(call: Call) -> int:
-    return _DONE if call.ok else _RANK.get(said(call.kind, call.status), _OVER)
+def _rank(call: Call, setting: Setting) -> int:
+    return _DONE if call.ok else _RANK.get(heard(call, setting.task.route.model), _OVER)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from overnight.failures import FailureKind
 from overnight.report import RouteReport
 
+_MISSING = FailureKind.HARNESS_MISSING
 Weight = Literal["error", "warning", "note"]
 
 
@@ -122,6 +123,11 @@ class Checkup(Record):
     @property
     def routes(self) -> tuple[RouteReport, ...]:
         return tuple(each.route for each in self.diagnoses)
+
+    def where_installed(self) -> Checkup:
+        """The same without routes whose agent is not on the host, unless nothing else is left."""
+        kept = [each for each in self.diagnoses if not each.route.failure or each.route.failure.kind is not _MISSING]
+        return self.model_copy(update={"diagnoses": tuple(kept)}) if kept else self
 
     def shown(self) -> dict[str, Any]:
         """As JSON data; `routes` are shaped as in a batch's report."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from overnight.preflight import QUESTION
 from overnight.report import RouteReport
 from overnight.route import Route
 from overnight.spec import TaskSpec, is_url
+from overnight.station import GONE_S
 
 NO_REPOSITORY = ""
 """The `repo` of a route that is examined for no task."""
@@ -39,6 +41,8 @@ class Visit:
         self._find = find
         self._looks: dict[str, Future[HostLook | None]] = {name: Future() for name in night.stations}
         self._diagnoses: dict[Route, Diagnosis] = {}
+        self._busy = threading.Condition()
+        self._examining = 0
 
     def look(self, host: str) -> HostLook:
         """Look at one host, for everybody who waits for it.
@@ -108,12 +112,25 @@ class Visit:
             interrupted=lambda: night.interrupt,
         )
         night.tell(str(route), "doctor", "asking")
-        found = examine(case, night.stations[route.host], self._looks[route.host].result)
+        with self._busy:
+            self._examining += 1
+        try:
+            found = examine(case, night.stations[route.host], self._looks[route.host].result)
+        finally:
+            with self._busy:
+                self._examining -= 1
+                self._busy.notify_all()
         if note is not None:
             expires = Finding(id="key-expires", weight="warning", seen=note, where=route.provider)
             found = found.model_copy(update={"findings": (*found.findings, expires)})
         self._settle(route, found)
         return found
+
+    def break_off(self) -> None:
+        """End every agent that was asked, on its host; waits for that as long as a host is given to answer."""
+        self.night.stop("cancel")
+        with self._busy:
+            self._busy.wait_for(lambda: self._examining == 0, GONE_S)
 
     def settled(self, route: Route) -> bool:
         """Whether it is known how the route stands."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from overnight.lockplace import OVERLAY
+
 COMMANDS: Mapping[str, str] = {
     "aider": "aider",
     "claude": "claude-code",
@@ -25,11 +27,6 @@ COMMANDS: Mapping[str, str] = {
     "opencode-ai": "opencode",
 }
 """Which harness a command starts. A test holds it against the harness modules."""
-
-# said once more than in overnight.lockfile, whose models take a third of a whole check; a test holds them together
-DEFAULT = Path(__file__).resolve().parent.parent.parent / "providers.lock.json"
-VARIABLE = "OVERNIGHT_LOCK"
-OVERLAY = "overnight.lock.json"
 
 _ANYWHERE = "{host}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -80,6 +81,7 @@ class Desk:
             return Played(answers.refuse(refused))
         model = self._site.answers_as or self._site.served(body["model"]) or ""
         said = reply(body, self._tapes)
+        said = replace(said, wait_s=said.wait_s + self._site.wait_s)
         return Played(answers.speak(said, model, turn, stream=stream, fault=fault, shape=self._site.shape, api=api))
 
     async def _count_tokens(self, request: Request) -> Response:

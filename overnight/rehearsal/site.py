@@ -35,6 +35,7 @@ class Site:
         needs_key: False lets everybody in, with any key or none.
         refuses_both: A request with a key in both headers is refused, as by one that reads the wrong one first.
         serves_here: False refuses every request as from a place that is not served.
+        wait_s: So long it thinks before each answer of the model.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Site:
     needs_key: bool = True
     refuses_both: bool = False
     serves_here: bool = True
+    wait_s: float = 0
 
     def served(self, model: str) -> str | None:
         """The model that answers for this name, None when the name is not known."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,10 +19,14 @@ from flows.doctor import doctor
 from flows.private_server import private_server
 from overnight import layers, lockfile
 from overnight.doctor.proposal import PROPOSED
+from overnight.rehearsal.faults import Fault, FaultKind
+from overnight.rehearsal.provider import EmulatedProvider
+from overnight.rehearsal.site import Site
 from tests.flows.rounds import COMMITS, command
 from tests.flows.small import Small, small
-from tests.flows.world import Done
+from tests.flows.world import ROOT, Done, heed_signals
 from tests.overnight.nights import KEY, MODEL, PYTHON, loopback, make_lock
+from tests.sshd import wait_until
 
 pytestmark = pytest.mark.full
 
@@ -32,7 +39,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
 
 def examined(here: Small, *files: Path | str, **env: str) -> tuple[Done, list[dict[str, Any]]]:
     path = here.directory / "doctor.json"
-    done = command(here, "flows.doctor", *files, "--lock", here.lock, "--json", path, **env)
+    done = command(here, "flows.doctor", *files, "--lock", here.lock, "--json", path, cwd=ROOT, **env)
     return done, json.loads(path.read_text())["routes"] if done.code in (0, 1, 3) else []
 
 
@@ -166,3 +173,27 @@ def test_fix_closes_a_login_file_only_when_somebody_agrees(here: Small) -> None:
         again = command(there, "flows.doctor", *given, "--yes")
         assert "nothing was found that is safe to mend" in again.out
     assert "sk-ant-oat01" not in asked.out + done.out + done.err
+
+
+def test_ctrl_c_ends_the_agents_it_asked_and_leaves_nothing(tmp_path: Path) -> None:
+    with small(tmp_path) as here, EmulatedProvider([Site("mute", KEY, fault=Fault(FaultKind.HANG))]) as provider:
+        lock = make_lock(tmp_path / "mute.json", provider.url("mute"), probe_s=600)
+        files = here.batch("mute", [{"id": "a", "instruction": COMMITS}])
+        argv = [sys.executable, "-m", "flows.doctor", files, "--lock", lock, "--state", here.state]
+        with subprocess.Popen(
+            list(map(str, argv)),
+            env=here.env,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_signals,
+        ) as process:
+            here.found("doctor/batches/*/runs/*/out")
+            wait_until(lambda: any(call.path == "/v1/messages" for call in provider.calls), 60)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "cancelled" in err
+        assert "interrupted" in err
+        wait_until(lambda: not here.left(), 60)

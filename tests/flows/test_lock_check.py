@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import site
+import subprocess
+import venv
 from pathlib import Path
 
 import pytest
@@ -71,3 +76,19 @@ def test_the_hook_hands_over_what_can_be_a_launcher() -> None:
         assert files.search(path), path
     assert not files.search("README.md")
     assert hooks["overnight-lock-check"]["entry"] == "overnight lock check"
+
+
+@pytest.mark.full
+def test_installed_without_a_checkout_it_has_its_lock_with_it(tmp_path: Path) -> None:
+    """As a hook's environment has it: the wheel, and nothing of the source."""
+    source, environment = tmp_path / "source", tmp_path / "environment"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "tests", "*.egg-info", "build"))
+    here = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(site.getsitepackages()), "HOME": str(tmp_path)}
+    venv.create(environment, with_pip=False)
+    python, script = environment / "bin" / "python", tmp_path / "run.sh"
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-q"]
+    subprocess.run([python, "-m", "pip", "install", *offline, source], env=here, check=True, timeout=300)
+    script.write_text(WRONG)
+    argv = [str(environment / "bin" / "overnight"), "lock", "check", str(script)]
+    done = subprocess.run(argv, cwd=tmp_path, env=here, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "the key of zai is in ANTHROPIC_API_KEY" in done.stdout) == (1, True), done.stderr

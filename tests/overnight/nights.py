@@ -121,12 +121,14 @@ def make_lock(
 
 
 @contextmanager
-def loopback(directory: Path, *, path: Sequence[str] = ()) -> Iterator[tuple[LoopbackHost, HostSpec]]:
-    """A host with a fresh home, and its entry in a batch file."""
+def loopback(
+    directory: Path, *, path: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Iterator[tuple[LoopbackHost, HostSpec]]:
+    """A host with a fresh home, and its entry in a batch file. `env` is added to what its sshd gives."""
     home = directory / "home"
     home.mkdir(parents=True)
     public = make_key(directory / "key")
-    with LoopbackHost("dev", [public], home=home) as host:
+    with LoopbackHost("dev", [public], home=home, env=env) as host:
         spec = HostSpec(
             address=host.address,
             port=host.port,

@@ -185,7 +185,7 @@ def test_a_file_called_like_an_overlay_is_laid_over_the_lock_where_a_lock_is_nam
 
 def test_a_patch_can_take_out_and_says_where_new_facts_come_from() -> None:
     mark = {"source": "a test", "date": "2026-11-22", "confidence": "measured"}
-    part = {"providers": {"zai": {"models": {"glm-9": {}, "glm-5": None}}}}
+    part: dict[str, Any] = {"providers": {"zai": {"models": {"glm-9": {}, "glm-5": None}}}}
     models = layers.patched(LOCK, part, mark).providers["zai"].models
     assert models["glm-9"].provenance.source == "a test"
     assert "glm-5" not in models

@@ -144,6 +144,26 @@ def test_the_cause_and_the_mend_stand_on_the_page(here: World, up: Up, browser: 
     browser.shot("incident-preflight", whole=True)
 
 
+def test_the_doctor_finds_the_variable_among_all_that_is_saved(up: Up, browser: Browser, key: str) -> None:
+    saved = up.overnight("credentials", "add", "rehearsal-incident", "--from-stdin", stdin=KEYS["rehearsal"])
+    assert saved.code == 0, saved.err
+    browser.new_run("doctor")
+    browser.shot("doctor-form", whole=True)
+    run_id = browser.submit()
+    up.becomes(run_id, *ENDED)
+    browser.flow_run(run_id, "Task Runs")
+    browser.sees("look at box")
+    browser.shot("doctor-task-runs", whole=True)
+    browser.artifact(run_id, "doctor-saved")
+    browser.sees("wrong-header")
+    browser.shot("doctor-table", whole=True)
+    browser.page.get_by_role("link", name="Every call, and the evidence").click()
+    browser.sees("doctor-saved-report")
+    browser.artifact(run_id, "-report")
+    browser.sees("works with Authorization: Bearer, from ANTHROPIC_AUTH_TOKEN")
+    browser.shot("doctor-report", whole=True)
+
+
 def test_cancel_ends_the_run_on_its_host_and_collects_what_it_committed(
     here: World, up: Up, browser: Browser, key: str
 ) -> None:

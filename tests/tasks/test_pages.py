@@ -96,8 +96,8 @@ def test_what_a_doctor_found_is_a_table_and_a_page(evening: Evening) -> None:
 
     in_a_flow(body)
     [table] = artifacts("doctor-weekly-look")
-    said = "Routes of Weekly Look: 1 open, 1 shut; the evidence: artifact doctor-weekly-look-report"
-    assert table["description"] == said
+    linked = "[Every call, and the evidence](../key/doctor-weekly-look-report)"
+    assert table["description"] == f"Routes of Weekly Look: 1 open, 1 shut. {linked}"
     rows = [(row["model"], row["state"], row["cause"], row["mend"]) for row in json.loads(table["data"])]
     assert rows == [("bad", "shut", "auth-rejected", REFUSED.remedy), ("good", "open", "", "")]
     [page] = artifacts("doctor-weekly-look-report")

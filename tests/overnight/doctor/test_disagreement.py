@@ -30,10 +30,13 @@ CASES: tuple[tuple[Answers, Layer], ...] = (
     (Answers(Said.NETWORK, Said.NETWORK, Said.NETWORK), Layer.NETWORK),
     (Answers(OK, OK, AUTH), Layer.WIRING),
     (Answers(OK, OK, MODEL), Layer.WIRING),
+    (Answers(OK, OK, Said.SWAPPED), Layer.WIRING),
     (Answers(OK, OK, Said.NETWORK), Layer.AGENT_NETWORK),
     (Answers(OK, OK, Said.SILENT), Layer.AGENT),
     (Answers(OK, OK, Said.BUSY), Layer.PROVIDER),
     (Answers(Said.REFUSED, Said.REFUSED, Said.AGENT), Layer.AGENT),
+    (Answers(Said.REFUSED, Said.REFUSED, Said.REFUSED), Layer.REQUEST),
+    (Answers(Said.SWAPPED, OK, Said.SWAPPED), Layer.MODEL),
 )
 
 
@@ -56,9 +59,9 @@ def test_a_machine_cut_off_here_does_not_hide_what_the_host_heard() -> None:
 
 
 def test_no_row_fits_and_the_answers_are_told() -> None:
-    found, words = layer(Answers(Said.REFUSED, None, MODEL))
+    found, words = layer(Answers(Said.OTHER, None, MODEL))
     assert found is Layer.UNKNOWN
-    assert words == "direct from here refused, by the agent model"
+    assert words == "direct from here other, by the agent model"
 
 
 def test_every_failure_kind_comes_to_an_answer() -> None:

@@ -95,7 +95,8 @@ def test_two_faults_at_once_are_found_one_after_the_other(evening: Evening, prov
 
 
 def test_a_model_by_another_spelling_is_for_the_batch_to_mend(evening: Evening) -> None:
-    changed(evening, {"models": {"Rehearsal-Large": {"provenance": {"source": "t", "date": "2026-11-22", "confidence": "measured"}}}})  # fmt: skip
+    known = {"provenance": {"source": "a test", "date": "2026-11-22", "confidence": "measured"}}
+    changed(evening, {"models": {"Rehearsal-Large": known}})
     found = examined(evening, model="Rehearsal-Large")
     assert found.mend is not None
     assert (found.mend.factor, found.mend.route, found.mend.patch) == ("model", {"model": MODEL}, {})
@@ -133,3 +134,15 @@ def test_what_no_change_can_mend_is_not_searched(evening: Evening, provider: Emu
 def test_no_part_of_a_key_is_in_what_was_found(evening: Evening, provider: EmulatedProvider) -> None:
     make_lock(evening.lock, provider.url("bearer"), probe_s=2, wrong_variable=True)
     assert KEY not in examined(evening).model_dump_json()
+
+
+def test_a_free_call_that_knows_the_key_is_not_taken_for_the_message(
+    evening: Evening, provider: EmulatedProvider
+) -> None:
+    make_lock(evening.lock, provider.url("bearer"), probe_s=2, wrong_variable=True)
+    known = {"source": "a test", "date": "2026-11-22", "confidence": "measured"}
+    free = {"url": provider.url("bearer") + "/v1/models", "key_as": "bearer", "proves": ["auth"], "provenance": known}
+    changed(evening, {"free_probes": [free]})
+    found = examined(evening, find=False)
+    assert found.mend is not None
+    assert (found.layer, found.mend.factor, found.mend.proven) == ("header", "header", True)

@@ -10,13 +10,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from overnight import lockfile
 from overnight.harnesses import HARNESSES
-from overnight.launchers import locked
 from overnight.launchers.check import Checked, check
 from overnight.launchers.formats import FORMATS
 from overnight.launchers.locked import COMMANDS, Locked, parse
 from overnight.launchers.mend import mend
+from overnight.lockplace import DEFAULT_LOCK
 
 KEY = "Zx81-not-a-real-key"
 WRONG = (
@@ -92,7 +91,7 @@ SARIF = {
 
 @pytest.fixture(scope="module")
 def lock() -> Locked:
-    return parse(locked.DEFAULT.read_text())
+    return parse(DEFAULT_LOCK.read_text())
 
 
 @pytest.fixture
@@ -186,11 +185,6 @@ def test_a_thousand_forks_end(tmp_path: Path, lock: Locked) -> None:
 def test_commands_are_those_of_the_harnesses() -> None:
     ours = {harness.COMMAND: name for name, harness in HARNESSES.items() if name != "scripted"}
     assert ours.items() <= COMMANDS.items()
-
-
-def test_the_lock_is_looked_for_where_the_lock_says() -> None:
-    assert (locked.DEFAULT, locked.VARIABLE) == (lockfile.DEFAULT_LOCK, lockfile.LOCK_VARIABLE)
-    assert locked.OVERLAY == lockfile.OVERLAY
 
 
 def test_a_clean_check_waits_for_no_models_and_no_prefect(tmp_path: Path) -> None:

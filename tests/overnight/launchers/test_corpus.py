@@ -9,8 +9,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from overnight.launchers.check import Checked, check
-from overnight.launchers.locked import DEFAULT, Locked, parse
+from overnight.launchers.locked import Locked, parse
 from overnight.launchers.mend import mend
+from overnight.lockplace import DEFAULT_LOCK
 
 CORPUS = [
     case for file in sorted((Path(__file__).parent / "corpus").glob("*.yaml")) for case in YAML(typ="safe").load(file)
@@ -21,7 +22,7 @@ GOOD = [case for case in CORPUS if not case.get("found")]
 
 @pytest.fixture(scope="module")
 def lock() -> Locked:
-    return parse(DEFAULT.read_text())
+    return parse(DEFAULT_LOCK.read_text())
 
 
 def written(case: dict[str, Any], folder: Path) -> None:
