@@ -172,7 +172,7 @@ def validate(
 @lock.command()
 def env(
     provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="Name in the lock, e.g. zai.")],
-    harness: Annotated[str, typer.Argument(metavar="HARNESS", help="E.g. claude-code, goose or opencode.")],
+    harness: Annotated[str, typer.Argument(metavar="HARNESS", help="E.g. claude-code, codex, goose or aider.")],
     form: Annotated[Format, typer.Option("--format", help="Who will read it.")] = Format.SH,
     model: Annotated[str | None, typer.Option(help="Model id; default the first the lock lists.")] = None,
     url: Annotated[str | None, typer.Option(metavar="URL", help="Where a server of your own is.")] = None,

@@ -189,10 +189,11 @@ def _incident_lock(served: Mapping[str, Any]) -> dict[str, Any]:
     """The project's lock with the rehearsal's real addresses, and the story's mistake beside it."""
     lock: dict[str, Any] = json.loads(lockfile.DEFAULT_LOCK.read_text(encoding="utf-8"))
     wrong = copy.deepcopy(lock["providers"][RIGHT])
+    other_of = {name: _variable(name, Header.X_API_KEY) for name in wrong["harnesses"]}
+    wrong["harnesses"] = {name: wiring for name, wiring in wrong["harnesses"].items() if other_of[name]}
     for name, wiring in wrong["harnesses"].items():
-        header_of = HARNESSES[name].HEADER_OF
         right = next(v for v, text in wiring["set"].items() if "{key}" in text)
-        other = next(v for v, header in header_of.items() if header is Header.X_API_KEY)
+        other = other_of[name]
         wiring["set"][other] = wiring["set"].pop(right)
         wiring["absent"] = {name: why for name, why in wiring.get("absent", {}).items() if name != other}
         wiring["empty"] = {right: "by analogy with another vendor: the mistake this rehearsal replays"}
@@ -201,6 +202,11 @@ def _incident_lock(served: Mapping[str, Any]) -> dict[str, Any]:
         for endpoint in lock["providers"][name]["endpoints"].values():
             endpoint["url"] = served["sites"][name]["url"]
     return lock
+
+
+def _variable(harness: str, header: Header) -> str | None:
+    """The variable from which this harness makes that header; None when it cannot send it."""
+    return next((name for name, sends in HARNESSES[harness].HEADER_OF.items() if sends is header), None)
 
 
 def _batch_environment(

@@ -19,7 +19,7 @@ from overnight.harnesses import HARNESSES, claude_code
 from overnight.keyshape import variable as key_variable
 from overnight.lockfile import ProviderLock, suggest
 from overnight.plan import Launch
-from overnight.routeenv import cloud_env, route_env
+from overnight.routeenv import cloud_env, route_env, route_flags
 
 _WHERE = "command line"
 _BARE = re.compile(r"[A-Za-z0-9_./:@%+,-]*")
@@ -37,7 +37,10 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Wanted:
-    """An environment to be written. `yours` are names that only the user can fill, with what belongs there."""
+    """An environment to be written. `yours` are names that only the user can fill, with what belongs there.
+
+    `flags` are those of a harness that is told of its provider on the command line, so no variable says it.
+    """
 
     provider: str
     harness: str
@@ -45,6 +48,7 @@ class Wanted:
     env: EnvPatch
     sent_as: str
     yours: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
 
 def wanted(lock: ProviderLock, provider: str, harness: str, model: str | None = None, url: str | None = None) -> Wanted:
@@ -65,14 +69,16 @@ def wanted(lock: ProviderLock, provider: str, harness: str, model: str | None = 
     models = lock.providers[provider].models
     chosen = _model(provider, model, models)
     address = lock.providers[provider].endpoints[wiring.endpoint].url
+    timing, flags = wiring.timing or entry.timing, entry.flags + wiring.flags
+    told = route_flags(flags, address, chosen, timing) if any("{base_url}" in flag for flag in flags) else ()
     try:
-        env = route_env(provider, wiring, entry, address, chosen, wiring.timing or entry.timing)
+        env = route_env(provider, wiring, entry, address, chosen, timing)
     except ValueError as error:
         place = f"providers.{provider}.harnesses.{harness}"
         raise BadInput("the lock", place, str(error), "State each variable once") from error
     sends = HARNESSES[harness].HEADER_OF if harness in HARNESSES else {}
     carried = [sends[name].wire for name in wiring.key_variables if name in sends]
-    return Wanted(provider, harness, chosen, env, " and ".join(carried))
+    return Wanted(provider, harness, chosen, env, " and ".join(carried), flags=told)
 
 
 def written(what: Wanted, form: Format) -> str:
@@ -90,6 +96,8 @@ def written(what: Wanted, form: Format) -> str:
 def unsaid(what: Wanted, form: Format) -> list[str]:
     """What a person has to know beside the text, since the format has no room for it."""
     lines = _files(what)
+    if what.flags:
+        lines.append(f"the address is in no variable: {what.harness} has to be started with {shlex.join(what.flags)}")
     if form is not Format.SETTINGS:
         return lines
     lines += [

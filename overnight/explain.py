@@ -60,7 +60,7 @@ def _provider(of: Layered, name: str) -> Iterator[Said]:
     entry, at = of.lock.providers[name], ("providers", name)
     yield _say(of, entry.title, None, *at, "title")
     for each, endpoint in entry.endpoints.items():
-        words = f"requests go to {endpoint.url}{entry.probe.path}"
+        words = f"requests go to {endpoint.chats}"
         words += "; the address is yours to set" if endpoint.is_yours else ""
         yield _say(of, words, endpoint.provenance, *at, "endpoints", each)
     for each, url in entry.other_urls.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -9,6 +10,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Confidence = Literal["official", "measured", "third-party", "inferred", "unverified"]
+Speaks = Literal["anthropic", "openai-responses"]
+"""The APIs that a harness can be wired to."""
+CHATS: Mapping[Speaks, str] = {"anthropic": "/v1/messages", "openai-responses": "/v1/responses"}
+"""Where each takes its requests, below a base URL."""
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 

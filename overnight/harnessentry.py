@@ -74,7 +74,7 @@ class Shadow(Fact):
 class HarnessEntry(Fact):
     """What holds for a harness whatever the provider.
 
-    `env` values may hold `{base_url}`, `{model}`, `{request_timeout_ms}`,
+    `env` values and `flags` may hold `{base_url}`, `{model}`, `{request_timeout_ms}`,
     `{request_timeout_s}` and `{retries}`. `timing` is None for a harness that cannot be told how long to wait.
     `shadows` are by path: `~/` is the user's home, `./` the repository worked on.
     """

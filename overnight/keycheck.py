@@ -78,8 +78,8 @@ def check_key(question: KeyQuestion, key: str) -> KeyCheck:
     Never raises for what the network or the provider does.
     """
     header = HARNESSES[question.harness].HEADER_OF[question.variable]
-    url = question.entry.endpoints[question.wiring.endpoint].url
-    found = direct(url, header, key, question.model, question.entry.errors, question.timeout_s)
+    at = question.entry.endpoints[question.wiring.endpoint]
+    found = direct(at.url, header, key, question.model, question.entry.errors, question.timeout_s, at.speaks)
     failure = _failure(question, found)
     seen = [found.sent.evidence] if failure is None else failure.evidence
     return KeyCheck(

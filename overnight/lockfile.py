@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from overnight.facts import Entry, Fact, VariableName
+from overnight.facts import CHATS, Entry, Fact, VariableName
 from overnight.facts import Header as Header  # as: readers of the lock take its words from here
 from overnight.facts import Provenance as Provenance  # as: above
+from overnight.facts import Speaks as Speaks  # as: above
 from overnight.failures import BadInput, FailureKind
 from overnight.harnessentry import HarnessEntry as HarnessEntry  # as: above
 from overnight.harnessentry import Timing as Timing  # as: above
@@ -34,10 +35,17 @@ T = TypeVar("T")
 class Endpoint(Fact):
     """A base URL as harnesses want it: no `/v1` at the end unless the provider's path has one.
 
-    One that holds `{host}` is yours to set, whole, in an overlay.
+    One that holds `{host}` is yours to set, whole, in an overlay. `speaks` is
+    the API there, in which the direct probe asks too.
     """
 
     url: str = Field(pattern=r"^https?://[^\s\"']*[^\s\"'/]$", description="Without a slash at the end")
+    speaks: Speaks = "anthropic"
+
+    @property
+    def chats(self) -> str:
+        """The address that a harness asks in the end."""
+        return self.url + CHATS[self.speaks]
 
     @property
     def is_yours(self) -> bool:

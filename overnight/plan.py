@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from overnight.env import EnvPatch, Value
 from overnight.failures import BadInput
-from overnight.lockfile import HarnessEntry, Header, ProviderLock, Timing, Wiring, suggest
+from overnight.lockfile import HarnessEntry, Header, ProviderLock, Speaks, Timing, Wiring, suggest
 from overnight.route import Route
-from overnight.routeenv import route_env
+from overnight.routeenv import route_env, route_flags
 from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
 
 COMMIT_REQUEST = "\n\nBefore you finish, commit your work with git on the branch that is checked out."
@@ -64,7 +64,8 @@ class RunPlan:
     `env` is the whole environment; its values may hold `{home}`, `{tmp}` and
     `{run}`, which the host replaces by the run's folders. `longest_wait_s` is
     the longest silence the harness may keep while it waits for the provider,
-    None when it cannot be told how long to wait. With `approve` the commits come
+    None when it cannot be told how long to wait. `speaks` is the API at `base_url`,
+    in which the direct probe asks. With `approve` the commits come
     home without a branch, which a person has to allow first.
     """
 
@@ -86,6 +87,7 @@ class RunPlan:
     key_variable: str
     base_url: str
     longest_wait_s: float | None
+    speaks: Speaks = "anthropic"
     verify: str | None = None
     approve: bool = False
 
@@ -110,6 +112,7 @@ class RunPlan:
             "workspace": {"repo": self.repo, "base": self.base, "base_sha": self.base_sha, "branch": self.branch},
             "limits": self.limits.model_dump(),
             "wire": {"url": self.base_url, "key_in": self.key_variable, "sent_as": self.header.wire},
+            "speaks": self.speaks,
             "longest_wait_s": self.longest_wait_s,
             "verify": self.verify,
             "approve": self.approve,
@@ -117,8 +120,8 @@ class RunPlan:
 
     @property
     def digest(self) -> str:
-        """Decides whether a run id that exists on a host is this plan. `approve` is of no concern there."""
-        told = {name: value for name, value in self.shown().items() if name != "approve"}
+        """Decides whether a run id that exists on a host is this plan. What is decided at home is of no concern."""
+        told = {name: value for name, value in self.shown().items() if name not in ("approve", "speaks")}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -151,7 +154,7 @@ class Planner:
             executable=harness.COMMAND,
             instruction=instruction,
             model=route.model,
-            flags=entry.flags + wiring.flags,
+            flags=self._flags(route, wiring, entry.flags, timing),
             max_usd=task.limits.max_usd,
             max_turns=task.limits.max_turns,
         )
@@ -173,7 +176,8 @@ class Planner:
         wiring = self._wiring(route, field)
         entry = self.lock.harness(route.harness, where=self.batch.source, field=f"{field}.harness")
         harness, mode = self._launcher(route, field), entry.probe
-        launch = Launch(harness.COMMAND, instruction, route.model, entry.flags + wiring.flags + mode.flags)
+        flags = self._flags(route, wiring, entry.flags, mode.timing) + mode.flags
+        launch = Launch(harness.COMMAND, instruction, route.model, flags)
         limits = task.limits.model_copy(
             update={
                 "total_s": mode.total_s,
@@ -216,9 +220,10 @@ class Planner:
         harness = self.harnesses[route.harness]
         provider = self.lock.providers[route.provider]
         wiring = provider.harnesses[route.harness]
+        endpoint = provider.endpoints[wiring.endpoint]
         variable = wiring.key_variables[0]
-        base_url, header = provider.endpoints[wiring.endpoint].url, harness.HEADER_OF[variable]
-        told = replace(launch, base_url=base_url, header=header, timing=timing)
+        header = harness.HEADER_OF[variable]
+        told = replace(launch, base_url=endpoint.url, header=header, timing=timing)
         return RunPlan(
             run_id=run_id,
             batch_id=self.batch_id,
@@ -236,7 +241,8 @@ class Planner:
             limits=limits,
             header=header,
             key_variable=variable,
-            base_url=base_url,
+            base_url=endpoint.url,
+            speaks=endpoint.speaks,
             longest_wait_s=timing.longest_s if timing else None,
             verify=task.verify,
             approve=task.approve,
@@ -262,6 +268,10 @@ class Planner:
             problem = f"{route.harness} reads no key from {variable}"
             raise BadInput(self.lock_path, place, problem, suggest(variable, known))
         return wiring
+
+    def _flags(self, route: Route, wiring: Wiring, own: tuple[str, ...], timing: Timing | None) -> tuple[str, ...]:
+        url = self.lock.providers[route.provider].endpoints[wiring.endpoint].url
+        return route_flags(own + wiring.flags, url, route.model, timing)
 
     def _env(
         self, task: TaskSpec, wiring: Wiring, entry: HarnessEntry, timing: Timing | None, more: Mapping[str, str]

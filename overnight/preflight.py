@@ -76,9 +76,9 @@ def check(
             return Checked(route, time.monotonic() - began, bad, executable, version)
         key = reveal(route.provider)
         with ThreadPoolExecutor(1, "direct-probe") as pool:
-            answer = pool.submit(
-                direct, plan.base_url, plan.header, key, route.model, question.provider.errors, _direct_s(question)
-            )
+            rules, timeout_s = question.provider.errors, _direct_s(question)
+            asked = (plan.base_url, plan.header, key, route.model, rules, timeout_s, plan.speaks)
+            answer = pool.submit(direct, *asked)
             watch, failure = ask(question, station, plan.located(executable), key, interrupted)
             found = answer.result()
     except FailureError as error:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypedDict
 
 import httpx
 
+from overnight.facts import CHATS
 from overnight.failures import Evidence, Failure, FailureKind, fail
-from overnight.lockfile import ErrorRule, FreeProbe, Header
+from overnight.lockfile import ErrorRule, FreeProbe, Header, Speaks
 from overnight.wire import STREAM_TYPE, Judged, Stream, read_free
 from overnight.wire import judge as judge  # as: who asks by other means reads the answer by it
 
@@ -70,12 +71,18 @@ class Direct:
 
 
 def direct(
-    base_url: str, header: Header, key: str, model: str, rules: Sequence[ErrorRule], timeout_s: float = 15.0
+    base_url: str,
+    header: Header,
+    key: str,
+    model: str,
+    rules: Sequence[ErrorRule],
+    timeout_s: float = 15.0,
+    speaks: Speaks = "anthropic",
 ) -> Direct:
-    """Ask for one token; never raises for what the network or the provider does.
+    """Ask for a few tokens at most; never raises for what the network or the provider does.
 
     Args:
-        base_url: As the harness gets it; `/v1/messages` is appended.
+        base_url: As the harness gets it; `/v1/messages` is appended, or what `speaks` has for it.
         header: What the harness will send.
         key: Used on the wire only. A provider that echoes it back is masked in every evidence.
         timeout_s: For connecting, for each read, and for the whole answer, so that none can drip for ever.
@@ -83,7 +90,7 @@ def direct(
     with _client(timeout_s) as client:
 
         def reply(carried: Header) -> HeaderReply:
-            chat = _chat(base_url, carried.carry(key), model)
+            chat = _chat(base_url, carried.carry(key), model, speaks)
             return HeaderReply(header=carried, **_send(client, chat, key, partial(judge, rules=rules), timeout_s))
 
         sent = reply(header)
@@ -99,6 +106,7 @@ def ask(
     model: str,
     rules: Sequence[ErrorRule],
     timeout_s: float = 15.0,
+    speaks: Speaks = "anthropic",
 ) -> Reply:
     """The same call with headers of your own: the key in one, in both, or in none. Never raises as `direct` does not.
 
@@ -107,7 +115,7 @@ def ask(
         key: Only to mask it in the evidence.
     """
     with _client(timeout_s) as client:
-        chat = _chat(base_url, headers, model)
+        chat = _chat(base_url, headers, model, speaks)
         return Reply(**_send(client, chat, key, partial(judge, rules=rules), timeout_s))
 
 
@@ -164,19 +172,25 @@ class _Call(NamedTuple):
         return f"{self.what}, {' and '.join(shown[name] for name in shown if sent.get(name)) or 'no key'}"
 
 
-def address(base_url: str) -> str:
+def address(base_url: str, speaks: Speaks = "anthropic") -> str:
     """Where chats go, given the base URL as harnesses get it."""
-    return f"{base_url.rstrip('/')}/v1/messages"
+    return base_url.rstrip("/") + CHATS[speaks]
 
 
-def message(model: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The body of the question, one token and streamed as agents ask for it, and its headers without the key."""
-    return {"model": model, "max_tokens": 1, "stream": True, "messages": _QUESTION}, dict(_HEADERS)
+def message(model: str, speaks: Speaks = "anthropic") -> tuple[dict[str, Any], dict[str, str]]:
+    """The body of the question, streamed as agents ask for it, and its headers without the key.
+
+    One token, or the 16 that the Responses API takes for the least.
+    """
+    if speaks == "anthropic":
+        return {"model": model, "max_tokens": 1, "stream": True, "messages": _QUESTION}, dict(_HEADERS)
+    asked = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "ok"}]}]
+    return {"model": model, "max_output_tokens": 16, "stream": True, "store": False, "input": asked}, {}
 
 
-def _chat(base_url: str, headers: Mapping[str, str], model: str) -> _Call:
-    body, plain = message(model)
-    return _Call("POST", address(base_url), {**plain, **headers}, body, "direct probe")
+def _chat(base_url: str, headers: Mapping[str, str], model: str, speaks: Speaks) -> _Call:
+    body, plain = message(model, speaks)
+    return _Call("POST", address(base_url, speaks), {**plain, **headers}, body, "direct probe")
 
 
 class _Got(TypedDict):

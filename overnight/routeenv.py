@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from overnight.env import Absent, Binding, EnvPatch, Secret, Value
 from overnight.harnessentry import HarnessEntry, Timing
@@ -34,6 +34,15 @@ def route_env(
         *((name, Absent(why)) for name, why in {**entry.absent, **wiring.absent}.items()),
     ]
     return EnvPatch(bindings)
+
+
+def route_flags(flags: Sequence[str], url: str, model: str, timing: Timing | None) -> tuple[str, ...]:
+    """The lock's flags with their placeholders filled, for a harness that is told of its provider on the command line.
+
+    A key has no placeholder here: a command line can be read by everybody on the machine.
+    """
+    fill = {"base_url": url, "model": model, **_waits(timing)}
+    return tuple(_filled(flag, fill) for flag in flags)
 
 
 def cloud_env(name: str, wiring: CloudWiring, entry: HarnessEntry, model: str) -> EnvPatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,12 +70,15 @@ def _of_wiring(place: str, provider: Provider, harness: str, wiring: Wiring, ent
     for name in (name for name, count in names.items() if count > 1):
         yield Flaw(place, f"{name} is bound twice", "State each variable once")
     yield from _placeholders(f"{place}.set", wiring.set, _OF_A_WIRING)
-    if _asked(entry.env) and not (wiring.timing or entry.timing):
-        yield Flaw(place, "the harness's env has waits to fill in, and nothing says how long", "State timing")
+    yield from _placeholders(place, {"flags": " ".join(wiring.flags)}, _OF_A_HARNESS)
+    if _asked((*entry.env.values(), *entry.flags, *wiring.flags)) and not (wiring.timing or entry.timing):
+        problem = "the harness's env or flags have waits to fill in, and nothing says how long"
+        yield Flaw(place, problem, "State timing")
 
 
 def _of_harness(place: str, entry: HarnessEntry) -> Iterator[Flaw]:
     yield from _placeholders(f"{place}.env", {**entry.env, **entry.probe.env}, _OF_A_HARNESS)
+    yield from _placeholders(place, {"flags": " ".join(entry.flags)}, _OF_A_HARNESS)
     usual = Limits().quiet_s
     if entry.timing and usual and entry.timing.longest_s >= usual:
         problem = f"may wait {entry.timing.longest_s:g} s in silence; a run is ended after {usual:g} s"
@@ -123,6 +126,6 @@ def _placeholders(place: str, values: dict[str, str], known: frozenset[str]) -> 
                 yield Flaw(f"{place}.{name}", f"unknown placeholder {{{each}}}", suggest(each, known))
 
 
-def _asked(env: dict[str, str]) -> bool:
+def _asked(values: Iterable[str]) -> bool:
     waits = _OF_A_HARNESS - _OF_A_WIRING
-    return any(each in waits for value in env.values() for each in _PLACEHOLDER.findall(value))
+    return any(each in waits for value in values for each in _PLACEHOLDER.findall(value))

@@ -148,7 +148,8 @@ class RouteSpec(_Entry):
 
     host: str | None = Field(None, description="A name under `hosts`")
     harness: str | None = Field(
-        None, description="Agent's command line: claude-code, copilot, goose, opencode, pi, qwen, scripted"
+        None,
+        description="Agent's command line: claude-code, codex, copilot, goose, opencode, pi, qwen, aider, scripted",
     )
     provider: str | None = Field(None, description="Who serves the model, as the lock names it")
     model: str | None = Field(None, description="Exact model id from the lock")

@@ -43,6 +43,12 @@ _TYPES: dict[str, FailureKind] = {
     "overloaded_error": _K.OVERLOADED,
     "api_error": _K.PROVIDER_ERROR,
     "timeout_error": _K.PROVIDER_ERROR,
+    # the Responses API, in `response.failed`; Codex 0.169.0 knows these
+    "server_is_overloaded": _K.OVERLOADED,
+    "slow_down": _K.OVERLOADED,
+    "rate_limit_exceeded": _K.RATE_LIMITED,
+    "insufficient_quota": _K.BILLING,
+    "context_length_exceeded": _K.CONTEXT_OVERFLOW,
 }
 _PAGE = ("<!doctype", "<html")
 
@@ -145,8 +151,8 @@ class Judged(NamedTuple):
 def judge(status: int, media_type: str, text: str, rules: Sequence[ErrorRule]) -> Judged:
     """Read the answer to a chat request that asked for a stream.
 
-    A 200 counts only when it is an answer of the Messages API, as a stream or
-    as one body: login pages and error bodies come as 200 too. A stream must
+    A 200 counts only when it is an answer of the Messages API or the Responses
+    API, as a stream or as one body: login pages and error bodies come as 200 too. A stream must
     name its message and hold some content of it.
 
     Args:
@@ -164,7 +170,7 @@ def judge(status: int, media_type: str, text: str, rules: Sequence[ErrorRule]) -
         return Judged(_K.NETWORK, "HTTP 200; the stream ended before the answer did", stream.model)
     if status == 200:
         message = _parsed(text)
-        if message.get("type") == "message":
+        if message.get("type") == "message" or message.get("object") == "response":
             return Judged(None, "HTTP 200, a message", _named(message))
     found = classify(read_body(status if status != 200 else None, text), rules)
     if found is None:
@@ -184,7 +190,7 @@ def _judge_error(status: int, stream: Stream, rules: Sequence[ErrorRule]) -> Jud
 
 
 class Stream:
-    """Server-sent events of the Messages API, read as they come.
+    """Server-sent events of the Messages API or the Responses API, read as they come.
 
     An event counts when the empty line after it came. `is_message` once the
     message was named, `model` by what name. `error` is the data of the first
@@ -236,12 +242,15 @@ class Stream:
         coded = kind is None and read_body(None, data).codes  # an error without an envelope
         if "error" in (self._name, kind) or event.get("error") or coded:
             self.error = data
-        elif kind == "message_start":
+        elif kind == "response.failed":
+            response = event.get("response")
+            self.error = json.dumps({"error": response.get("error") if isinstance(response, dict) else None})
+        elif kind in ("message_start", "response.created"):
             self.is_message = True
-            self.model = _named(event.get("message"))
-        elif kind == "content_block_delta":
+            self.model = _named(event.get("message") or event.get("response"))
+        elif kind == "content_block_delta" or str(kind).endswith(".delta"):
             self._deltas += 1
-        elif kind in ("message_delta", "message_stop"):
+        elif kind in ("message_delta", "message_stop", "response.completed", "response.incomplete"):
             self._ended = True
 
 

@@ -33,7 +33,10 @@ _STEPS = {
     "answer": "took the request and did not answer",
 }
 # a stream has said all we ask of it with the first of these
-_ENOUGH = ("event: error", '"type":"error"', '"type": "error"', "content_block_delta", "message_delta", "message_stop")
+_ENOUGH = (
+    *("event: error", '"type":"error"', '"type": "error"', "content_block_delta", "message_delta", "message_stop"),
+    *('.delta"', "response.failed", "response.incomplete", "response.completed"),
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class Asker:
         """The direct call of a preflight: a second one in the other header where the first is refused."""
         plan = self.planned(setting)[0]
         rules = setting.lock.providers[plan.route.provider].errors
-        found = probe.direct(plan.base_url, plan.header, self.key, plan.route.model, rules, self._direct_s(setting))
+        asked = (plan.base_url, plan.header, self.key, plan.route.model, rules, self._direct_s(setting))
+        found = probe.direct(*asked, plan.speaks)
         self._noted(_call("", found.sent))
         if found.other is not None:
             self._noted(_call(f"header: {found.other.header.wire}", found.other))
@@ -115,9 +119,8 @@ class Asker:
         """A direct call from this machine. Never raises for what the network or the provider does."""
         plan = self.planned(setting)[0]
         rules = setting.lock.providers[plan.route.provider].errors
-        reply = probe.ask(
-            plan.base_url, self.headers(setting), self.key, plan.route.model, rules, self._direct_s(setting)
-        )
+        asked = (plan.base_url, self.headers(setting), self.key, plan.route.model, rules, self._direct_s(setting))
+        reply = probe.ask(*asked, plan.speaks)
         return self._noted(_call(varied, reply))
 
     def there(self, setting: Setting, varied: str = "") -> Call:
@@ -128,9 +131,9 @@ class Asker:
         """
         plan = self.planned(setting)[0]
         timeout_s = self._direct_s(setting)
-        body, headers = probe.message(plan.route.model)
+        body, headers = probe.message(plan.route.model, plan.speaks)
         order = {
-            "url": probe.address(plan.base_url),
+            "url": probe.address(plan.base_url, plan.speaks),
             "headers": {**headers, **self.headers(setting)},
             "body": body,
             "timeout_s": timeout_s,

@@ -71,13 +71,16 @@ def header_changes(setting: Setting, harness: Harness) -> Iterator[Change]:
 def url_changes(setting: Setting, shipped: ProviderLock) -> Iterator[Change]:
     """Base URLs near the one that is set: what the shipped lock says, without a tail that agents add themselves."""
     wiring = _wiring(setting)
-    now = _provider(setting).endpoints[wiring.endpoint].url
+    endpoint = _provider(setting).endpoints[wiring.endpoint]
+    now = endpoint.url
     entry = shipped.providers.get(setting.task.route.provider)
-    known = [each.url for each in entry.endpoints.values() if not each.is_yours] if entry else []
+    others = entry.endpoints.values() if entry else ()
+    known = [each.url for each in others if not each.is_yours and each.speaks == endpoint.speaks]
     bare = next((now.removesuffix(tail) for tail in _TAILS if now.endswith(tail)), now)
     paths = [urlsplit(url).path for url in known]
     root = f"{urlsplit(now).scheme}://{urlsplit(now).netloc}"
-    tried = [bare, *(root + path for path in paths), *known, f"{now}/anthropic"]
+    tried = [bare, *(root + path for path in paths), *known]
+    tried += [f"{now}/anthropic"] if endpoint.speaks == "anthropic" else []
     for url in dict.fromkeys(url.rstrip("/") for url in tried):
         if url != now and urlsplit(url).path.count("/v1") < 2:
             yield Change("base URL", now, url, _url_patch(setting, wiring, url))

@@ -75,6 +75,7 @@ ON_HOST = (
     Place("~/.config/opencode/opencode.jsonc", "keys", _OPENCODE_LINES, ("opencode",)),
     Place("~/.local/share/opencode/auth.json", "json", ("*.key", "*.access"), ("opencode",), holds_login=True),
     Place("~/.codex/config.toml", "keys", _CODEX_KEYS, ("codex",)),
+    Place("~/.codex/.env", "shell", (), ("codex",), "over-environment", holds_login=True),
     Place("~/.codex/auth.json", "json", ("*_API_KEY", "tokens"), ("codex",), holds_login=True),
     Place("~/.qwen/settings.json", "json", _QWEN_KEYS, ("qwen",)),
     Place("~/.qwen/oauth_creds.json", "json", ("access_token",), ("qwen",), holds_login=True),

@@ -1,4 +1,4 @@
-"""What a harness module must provide. A module that has these names is a harness; no class is needed."""
+"""What a harness must provide. A module that has these names is one, and so is a file that declares them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Reader(Protocol):
 
 
 class Harness(Protocol):
-    """An agent's command line."""
+    """An agent's command line: a module that has these names, or a file read by `declared`."""
 
     NAME: str
     COMMAND: str

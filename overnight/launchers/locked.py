@@ -16,8 +16,12 @@ from typing import Any
 from overnight.lockplace import OVERLAY
 
 COMMANDS: Mapping[str, str] = {
+    "aider": "aider",
     "claude": "claude-code",
     "@anthropic-ai/claude-code": "claude-code",
+    "codex": "codex",
+    "@openai/codex": "codex",
+    "gemini": "gemini-cli",
     "goose": "goose",
     "opencode": "opencode",
     "opencode-ai": "opencode",

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
+from typing import Protocol
 
 from overnight.rehearsal import messages
-from overnight.rehearsal.dialects import Shape
+from overnight.rehearsal.dialects import Shape, Words
 from overnight.rehearsal.faults import Fault, FaultKind
-from overnight.rehearsal.model import Reply
-from overnight.rehearsal.refusals import JSON, Refusal, error_event
+from overnight.rehearsal.model import Reply, Request
+from overnight.rehearsal.refusals import JSON, Refusal, said_in_stream
 
 STREAM = "text/event-stream; charset=utf-8"
 
@@ -38,6 +39,23 @@ class Cut:
     """End the connection with the answer unfinished."""
 
 
+class Api(Protocol):
+    """How one API is spoken. A module that has these names is one."""
+
+    PING: bytes
+    """An event that says nothing but that the peer lives."""
+
+    def read(self, body: Request) -> Request:
+        """The request as a Messages API request."""
+        ...
+
+    def turn_body(self, reply: Reply, model: str, turn: int) -> bytes: ...
+
+    def turn_events(self, reply: Reply, model: str, turn: int) -> tuple[bytes, ...]: ...
+
+    def error_event(self, spoken: Shape, words: Words) -> bytes: ...
+
+
 Move = Head | bytes | Pause | Cut
 Answer = Iterator[Move]
 
@@ -47,15 +65,28 @@ def refuse(refused: Refusal) -> Answer:
 
 
 def speak(
-    reply: Reply, model: str, turn: int, *, stream: bool, fault: Fault | None = None, shape: Shape = "anthropic"
+    reply: Reply,
+    model: str,
+    turn: int,
+    *,
+    stream: bool,
+    fault: Fault | None = None,
+    shape: Shape = "anthropic",
+    api: Api = messages,
 ) -> Answer:
     """A turn of the model, spoiled by `fault` if there is one; an error in the middle is in the words of `shape`."""
-    parts = messages.turn_events(reply, model, turn) if stream else _halves(messages.turn_body(reply, model, turn))
-    head = Head(200, STREAM if stream else JSON)
-    return chain((Pause(reply.wait_s),), _spoil(head, parts, fault, stream=stream, shape=shape))
+    if not stream:
+        moves = _spoil(Head(200, JSON), _halves(api.turn_body(reply, model, turn)), fault, b" ")
+    else:
+        parts = api.turn_events(reply, model, turn)
+        if fault and fault.kind is FaultKind.STREAM_ERROR:
+            before = () if fault.at_once else parts[: len(parts) // 2]
+            parts = (*before, api.error_event(*said_in_stream(fault, shape)))
+        moves = _spoil(Head(200, STREAM), parts, fault, api.PING)
+    return chain((Pause(reply.wait_s),), moves)
 
 
-def _spoil(head: Head, parts: tuple[bytes, ...], fault: Fault | None, *, stream: bool, shape: Shape) -> Answer:
+def _spoil(head: Head, parts: tuple[bytes, ...], fault: Fault | None, alive: bytes) -> Answer:
     partial = parts[: len(parts) // 2]
     match fault.kind if fault else None:
         case FaultKind.HANG:
@@ -66,10 +97,7 @@ def _spoil(head: Head, parts: tuple[bytes, ...], fault: Fault | None, *, stream:
             return iter((head, *partial, Pause(None)))
         case FaultKind.CUT:
             return iter((head, *partial, Cut()))
-        case FaultKind.STREAM_ERROR if fault and stream:
-            return iter((head, *(() if fault.at_once else partial), error_event(fault, shape)))
         case FaultKind.DRIP if fault:
-            alive = messages.PING if stream else b" "
             return chain((head, *partial), chain.from_iterable(repeat((Pause(fault.every_s), alive))))
     return iter((head, *parts))
 

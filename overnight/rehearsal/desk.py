@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from overnight.lockfile import Header
-from overnight.rehearsal import answers, refusals
+from overnight.rehearsal import answers, messages, refusals, responses
 from overnight.rehearsal.dialects import Why
 from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.freecalls import FREE_CALLS, FreeCall
@@ -45,15 +45,16 @@ class Desk:
     def routes(self) -> list[Route]:
         calls = FREE_CALLS[self._site.shape]
         return [
-            Route("/v1/messages", self._chat, methods=["POST"]),
+            Route("/v1/messages", partial(self._chat, messages), methods=["POST"]),
+            Route("/v1/responses", partial(self._chat, responses), methods=["POST"]),
             Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
             *(Route(call.path, partial(self._free, call), methods=["GET"]) for call in calls),
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/{path:path}", self._elsewhere, methods=["GET", "POST"]),
         ]
 
-    async def _chat(self, request: Request) -> Response:
-        keys, body = _keys(request), await _body(request)
+    async def _chat(self, api: answers.Api, request: Request) -> Response:
+        keys, body = _keys(request), api.read(await _body(request))
         turn, stream = turn_of(body), body.get("stream") is True
         refused = self._check_key(keys) or self._check_client(request) or self._check_chat(body)
         fault = None if refused else self._take_fault(turn)
@@ -81,7 +82,7 @@ class Desk:
         model = self._site.answers_as or self._site.served(body["model"]) or ""
         said = reply(body, self._tapes)
         said = replace(said, wait_s=said.wait_s + self._site.wait_s)
-        return Played(answers.speak(said, model, turn, stream=stream, fault=fault, shape=self._site.shape))
+        return Played(answers.speak(said, model, turn, stream=stream, fault=fault, shape=self._site.shape, api=api))
 
     async def _count_tokens(self, request: Request) -> Response:
         refused = self._check_key(_keys(request)) or self._check_model(await _body(request))
@@ -159,7 +160,8 @@ class Desk:
 
     def _check_model(self, body: Mapping[str, Any]) -> Refusal | None:
         if not isinstance(body.get("messages"), list) or not isinstance(body.get("model"), str):
-            return refusals.refuse(self._site.shape, Why.BAD_REQUEST, problem="model and messages are required")
+            problem = "model and messages (or input) are required"
+            return refusals.refuse(self._site.shape, Why.BAD_REQUEST, problem=problem)
         if self._site.served(body["model"]) is None:
             return refusals.refuse(self._site.shape, Why.UNKNOWN_MODEL, model=body["model"])
         return None

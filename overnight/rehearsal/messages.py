@@ -1,15 +1,21 @@
-"""A turn of the model on the wire: one JSON body, or server-sent events."""
+"""The Anthropic Messages API: a turn of the model as one JSON body, or as server-sent events."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from overnight.rehearsal.model import Reply
+from overnight.rehearsal.dialects import Shape, Words, body_in_ok
+from overnight.rehearsal.model import Reply, Request
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 _USAGE = {"input_tokens": 100, "output_tokens": 10}
+
+
+def read(body: Request) -> Request:
+    """The request as it is: this is the shape that the emulated model reads."""
+    return body
 
 
 def turn_body(reply: Reply, model: str, turn: int) -> bytes:
@@ -28,6 +34,12 @@ def turn_events(reply: Reply, model: str, turn: int) -> tuple[bytes, ...]:
         _event("message_delta", delta=ending, usage=_USAGE),
         _event("message_stop"),
     )
+
+
+def error_event(spoken: Shape, words: Words) -> bytes:
+    """An error in a stream that began with HTTP 200. OpenRouter gives its events no name."""
+    name = "" if spoken == "openrouter" else "event: error\n"
+    return f"{name}data: {json.dumps(body_in_ok(spoken, words), ensure_ascii=False)}\n\n".encode()
 
 
 def _message(reply: Reply, model: str, turn: int) -> dict[str, Any]:

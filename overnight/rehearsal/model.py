@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 PROBE_SENTENCE = "Reply with the single word {nonce}."
 """The one question that is answered without a tape. The nonce holds no white space."""
@@ -23,9 +23,23 @@ IDLE = "Nothing to do."
 
 _PROBE = re.compile(r'Reply with the single word (\S+)\.(?=[\s"]|$)')  # OpenCode puts what it is asked in quotes
 
-# by the name of an agent's shell tool: the name of its writing tool
-# Claude Code 2.1.330, Goose 1.52.0, OpenCode 1.18.33 and pi 0.73.1, 2026-11-22; Qwen Code's takes whole paths only
-_WRITERS = {"Bash": "Write", "shell": "write", "bash": "write", "run_shell_command": ""}
+
+class _Tools(NamedTuple):
+    """One agent's tools. Without a `writer` that takes a path of ours, the model writes by the shell."""
+
+    command: str
+    writer: str = ""
+
+
+# by the name of its shell tool; Claude Code 2.1.330, Goose 1.52.0, OpenCode 1.18.33, pi 0.73.1, Codex 0.169.0,
+# 2026-11-22; Codex writes by a patch, and Qwen Code's writer takes whole paths only
+_TOOLS = {
+    "Bash": _Tools("command", "Write"),
+    "shell": _Tools("command", "write"),
+    "bash": _Tools("command", "write"),
+    "run_shell_command": _Tools("command"),
+    "exec_command": _Tools("cmd"),
+}
 _PATHS = ("file_path", "filePath", "path")  # what a writing tool calls the path, by its own schema
 _SET_UP = "This is the Qwen Code. We are setting up the context"  # said before what was asked, as a turn of its own
 
@@ -140,15 +154,15 @@ def _turn(tape: Tape, turn: int, tools: Mapping[str, Sequence[str]]) -> Reply:
 
 
 def _call(step: Write | Shell, call_id: str, tools: Mapping[str, Sequence[str]]) -> ToolUse | None:
-    shell = next((name for name in tools if name in _WRITERS), None)
+    shell = next((name for name in tools if name in _TOOLS), None)
     if shell is None:
         return None
-    writer = _WRITERS[shell]
-    path = next((name for name in _PATHS if name in tools.get(writer, ())), None)
+    known = _TOOLS[shell]
+    path = next((name for name in _PATHS if name in tools.get(known.writer, ())), None)
     if isinstance(step, Write) and path is not None:
-        return ToolUse(call_id, writer, {path: step.path, "content": step.text})
+        return ToolUse(call_id, known.writer, {path: step.path, "content": step.text})
     command = _write_by_shell(step) if isinstance(step, Write) else step.command
-    return ToolUse(call_id, shell, {"command": command})
+    return ToolUse(call_id, shell, {known.command: command})
 
 
 def _arguments(tool: Mapping[str, Any]) -> Sequence[str]:

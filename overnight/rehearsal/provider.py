@@ -1,4 +1,4 @@
-"""Providers on loopback that speak the Anthropic Messages API, well or badly.
+"""Providers on loopback that speak the Anthropic Messages API and the OpenAI Responses API, well or badly.
 
 One server holds several sites, `http://127.0.0.1:PORT/<site>`. Faults hit chat
 requests alone: a site whose chat is broken still lists its models, as real

@@ -61,15 +61,12 @@ def refusal(fault: Fault, shape: Shape, now: datetime) -> Refusal | None:
     return None
 
 
-def error_event(fault: Fault, shape: Shape) -> bytes:
-    """A fault's error as an event of a stream that began with HTTP 200. OpenRouter gives its events no name."""
+def said_in_stream(fault: Fault, shape: Shape) -> tuple[Shape, Words]:
+    """A fault's error inside a stream that began with HTTP 200, and the shape whose words it has."""
     says = fault.says
     if says is None:
-        spoken, words = words_of("anthropic", Why.OVERLOADED)
-    else:
-        spoken, words = _filled(_speaker(says, shape), Why(says), {"resets_at": _resets(fault, datetime.now(UTC))})
-    name = b"" if spoken == "openrouter" else b"event: error\n"
-    return name + b"data: " + _json(body_in_ok(spoken, words)) + b"\n\n"
+        return words_of("anthropic", Why.OVERLOADED)
+    return _filled(_speaker(says, shape), Why(says), {"resets_at": _resets(fault, datetime.now(UTC))})
 
 
 def _speaker(kind: FaultKind, shape: Shape) -> Shape:

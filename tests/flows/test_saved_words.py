@@ -27,7 +27,7 @@ SECRET = "fake-key-SECRET"
         (["credentials", "check", "rehearsal", "--model", "rehearsal-larg"], "Did you mean rehearsal-large"),
         (
             ["credentials", "check", "rehearsal", "--harness", "goose"],
-            "Known: claude-code, copilot, opencode, pi, scripted",
+            "Known: claude-code, codex, copilot, opencode, pi, scripted",
         ),
         (["credentials", "check", "zai", "--lock", "/nonexistent"], "/nonexistent"),
         (["credentials", "rotate", "z.ai", "--from-stdin"], "mend: Did you mean zai"),

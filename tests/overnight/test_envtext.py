@@ -158,6 +158,14 @@ class TestEveryPair:
         assert all(f"{name} is not in it" in said for name in [*what.env.secrets(), *what.yours])
 
 
+def test_an_address_that_is_in_no_variable_is_told_as_the_flags_that_say_it() -> None:
+    what = wanted(LOCK, "openrouter", "codex")
+    assert "https://openrouter.ai" not in written(what, Format.SH)
+    [line] = unsaid(what, Format.SH)
+    assert 'base_url="https://openrouter.ai/api/v1"' in line
+    assert not any(each in line for each in ("{base_url}", "{retries}", "{request_timeout_ms}"))
+
+
 class TestEveryValue:
     @pytest.mark.parametrize("value", VALUES)
     @pytest.mark.parametrize("program", ["bash", "sh"])

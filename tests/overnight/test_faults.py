@@ -31,7 +31,10 @@ from tests.overnight.nights import COMMIT, KEY, TAPES, Evening, carry_out, loopb
 pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
 
 K = FailureKind
-PATIENCE_S = {"scripted": 1.5, "claude-code": 15.0, "opencode": 15.0, "pi": 15.0, "copilot": 15.0}
+PATIENCE_S = {
+    "scripted": 1.5,
+    **dict.fromkeys(("claude-code", "codex", "copilot", "opencode", "pi"), 15.0),
+}
 SLOW = Tape("Work slowly", (Shell("echo one > one.txt"), Wait(0.2), Shell(COMMIT)))
 
 
@@ -101,7 +104,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def real_world(tmp_path_factory: pytest.TempPathFactory, real_agent: Callable[[str], Agent]) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("real")
-    folders = {str(real_agent(name).path.parent) for name in ("claude-code", "copilot", "opencode", "pi")}
+    folders = {str(real_agent(name).path.parent) for name in PATIENCE_S if name != "scripted"}
     with loopback(directory, path=sorted(folders)) as (host, spec):
         yield World(directory, host, spec, directory / "home")
 
@@ -256,6 +259,7 @@ def test_a_key_that_turns_bad_in_the_middle_ends_the_run_and_shuts_the_route(
     ("harness", "fault", "kind", "sign"),
     [
         ("claude-code", FaultKind.KEY_REFUSED, K.AUTH_REJECTED, "401"),
+        ("codex", FaultKind.KEY_REFUSED, K.AUTH_REJECTED, "401"),
         ("opencode", FaultKind.KEY_REFUSED, K.AUTH_REJECTED, "401"),
         ("opencode", FaultKind.EMPTY, K.PROVIDER_ERROR, "answers in a row held no token"),
         ("pi", FaultKind.NO_BALANCE, K.BILLING, "1113"),
@@ -267,7 +271,7 @@ def test_a_real_agent_is_ended_where_it_would_try_again(
 ) -> None:
     evening = real_world.evening(provider.url("well"), harness=harness)
     task = evening.task("t", "Work slowly")
-    with evening.night(task, batch_id=f"{fault}-{harness[0]}") as night:
+    with evening.night(task, batch_id=f"{fault}-{harness[:2]}") as night:
         night.preflight(task)
         provider.set_fault("well", Fault(fault, turn=2))
         try:

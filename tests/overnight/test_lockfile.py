@@ -19,6 +19,8 @@ SCHEMA_FILE = lockfile.DEFAULT_LOCK.with_name("providers.lock.schema.json")
 HEADER_OF = {
     ("claude-code", "ANTHROPIC_AUTH_TOKEN"): Header.BEARER,
     ("claude-code", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
+    ("aider", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
+    ("codex", "OVERNIGHT_CODEX_API_KEY"): Header.BEARER,
     ("copilot", "COPILOT_PROVIDER_API_KEY"): Header.X_API_KEY,
     ("copilot", "COPILOT_PROVIDER_BEARER_TOKEN"): Header.BEARER,
     ("goose", "ANTHROPIC_API_KEY"): Header.X_API_KEY,
@@ -46,7 +48,8 @@ def test_names_every_promised_provider_and_harness() -> None:
     promised += " fireworks litellm ollama lm-studio vllm llama-cpp"
     assert set(promised.split()) <= set(LOCK.providers)
     assert set(LOCK.environment_only) == {"bedrock", "vertex", "foundry"}
-    assert set(LOCK.harnesses) == {"claude-code", "copilot", "goose", "opencode", "pi", "qwen", "scripted"}
+    agents = {"aider", "claude-code", "codex", "copilot", "gemini-cli", "goose", "opencode", "pi", "qwen", "scripted"}
+    assert set(LOCK.harnesses) == agents
     assert all("claude-code" in provider.harnesses for provider in LOCK.providers.values())
 
 
@@ -185,7 +188,7 @@ def test_third_party_models_are_no_claude_names() -> None:
         (
             lambda lock, at: lock.wiring("rehearsal", "goose", **at),
             "unknown harness for provider rehearsal 'goose'",
-            "Known: claude-code, copilot, opencode, pi, scripted",
+            "Known: claude-code, codex, copilot, opencode, pi, scripted",
         ),
     ],
 )

@@ -64,9 +64,10 @@ class TestEnvironment:
         assert list(found.env.secrets().items()) == [(found.key_variable, route["provider"])]
         assert found.header is HARNESSES[route["harness"]].HEADER_OF[found.key_variable]
         values = found.env.values().values()
-        left = {each for value in values for each in re.findall(r"{[\w -]*}", value)}
+        left = {each for value in (*values, *found.argv) for each in re.findall(r"{[\w -]*}", value)}
         assert left <= {"{home}", "{tmp}", "{run}"}
-        assert any(found.base_url in value for value in [*values, *dict(found.home_files).values()])
+        told = [*values, *found.argv, *dict(found.home_files).values()]
+        assert any(found.base_url in value for value in told)
 
     def test_absent_variables_have_their_reasons(self) -> None:
         lock = LOCK.harnesses["claude-code"].absent
@@ -122,6 +123,16 @@ class TestShown:
             "sent_as": "Authorization: Bearer",
         }
 
+    def test_flags_with_waits_are_filled_for_the_run_and_for_its_probe(self) -> None:
+        route = {"host": "box", "harness": "codex", "provider": "openrouter", "model": "anthropic/claude-sonnet-5"}
+        spec = batch(task(route=route))
+        run = planner(spec).resolve(spec.tasks[0], 1, None)
+        probe = planner(spec).probe(spec.tasks[0], "n1", "Say n1.")
+        told = [next(a for a in each.argv if "model_providers" in a) for each in (run, probe)]
+        assert [re.findall(r"stream_\w+=(\d+)", each) for each in told] == [["5", "60000"], ["0", "15000"]]
+        assert all('base_url="https://openrouter.ai/api/v1"' in each for each in told)
+        assert run.speaks == "openai-responses"
+
     def test_the_instruction_is_one_argument_that_is_no_flag(self) -> None:
         for harness in ("claude-code", "goose"):
             found = plan(instruction="--version", route=ROUTE.model_copy(update={"harness": harness}))
@@ -153,7 +164,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("verify", "make test"),
 ]
 # decided at home after the run is over; a run that an earlier version started, which did not know it, is still ours
-AT_HOME = {"approve"}
+AT_HOME = {"approve", "speaks"}
 
 
 class TestDigest:
@@ -231,7 +242,7 @@ class TestProbe:
         spec = batch(task(route=route, limits=Limits(quiet_s=6000), verify="make test"))
         planned, mode = planner(spec), LOCK.harnesses[route["harness"]].probe
         run, probe = planned.resolve(spec.tasks[0], 1, None), planned.probe(spec.tasks[0], "n1", "Say n1.")
-        same = ("batch_id", "route", "command", "header", "key_variable", "base_url")
+        same = ("batch_id", "route", "command", "header", "key_variable", "base_url", "speaks")
         assert {n: getattr(probe, n) for n in same} == {n: getattr(run, n) for n in same}
         assert probe.env.secrets() == run.env.secrets()
         assert probe.env.absent() == run.env.absent()
@@ -242,7 +253,9 @@ class TestProbe:
         assert probe.limits.total_s == mode.total_s
         assert probe.longest_wait_s == mode.timing.longest_s
         assert set(mode.flags) <= set(probe.argv)
-        assert set(LOCK.harnesses[route["harness"]].flags) <= set(probe.argv)
+        flags = LOCK.harnesses[route["harness"]].flags
+        assert {flag for flag in flags if "{" not in flag} <= set(probe.argv)
+        assert len(set(probe.argv) - set(run.argv)) <= 1 + len(mode.flags) + sum("{" in flag for flag in flags)
 
     def test_it_is_no_attempt_of_the_task(self) -> None:
         spec = batch()

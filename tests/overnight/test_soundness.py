@@ -48,6 +48,12 @@ def test_nor_does_it_with_addresses_and_models_of_ones_own(tmp_path: Path) -> No
             "harnesses.opencode.env.OPENCODE_CONFIG_CONTENT",
             "unknown placeholder {modle}",
         ),
+        (
+            {"harnesses": {"codex": {"flags": ["--config=a={b={retrys}}"]}}},
+            "harnesses.codex.flags",
+            "unknown placeholder {retrys}",
+        ),
+        ({"harnesses": {"codex": {"timing": None}}}, "providers.moonshot.harnesses.codex", "nothing says how long"),
         (wired(set={"ANTHROPIC_AUTH_TOKEN": "x", "MY_KEY": "{key}"}), f"{CC}.set.MY_KEY", "reads no key from it"),
         ({"harnesses": {"claude-code": {"timing": {"retries": 9}}}}, "harnesses.claude-code.timing", "1205 s"),
         ({"harnesses": {"claude-code": {"timing": None}}}, CC, "nothing says how long"),

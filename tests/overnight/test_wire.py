@@ -221,6 +221,11 @@ def error_event(body: Any) -> str:
     return f"event: error\ndata: {json.dumps(body)}\n\n"
 
 
+BEGUN = 'data: {"type": "response.created", "response": {"model": "m-1", "error": null}}\n\n'
+SAID = 'data: {"type": "response.output_text.delta", "delta": "o"}\n\n'
+FAILED = 'data: {"type": "response.failed", "response": {"error": {"code": "1113", "message": "no"}}}\n\n'
+
+
 @pytest.mark.parametrize(
     ("provider", "status", "media_type", "text", "kind", "seen", "model"),
     [
@@ -256,6 +261,10 @@ def error_event(body: Any) -> str:
             "2056",
             "m-1",
         ),
+        ("zai", 200, SSE, BEGUN + SAID, None, "HTTP 200, a message", "m-1"),
+        ("zai", 200, SSE, BEGUN, K.NETWORK, "ended before the answer did", "m-1"),
+        ("zai", 200, SSE, BEGUN + FAILED, K.BILLING, "code 1113", "m-1"),
+        ("zai", 200, "application/json", '{"object": "response", "model": "m-3"}', None, "HTTP 200, a message", "m-3"),
         ("zai", 200, SSE, 'data: {"error": {"message": "no"}}\n\n', K.PROVIDER_ERROR, "no", None),
         ("zai", 200, SSE, 'data: {"error":\ndata: {"code": "1113"}}\n\n', K.BILLING, "code 1113", None),
         ("zai", 429, "application/json", json.dumps(messages("1113")), K.BILLING, "HTTP 429, code 1113", None),

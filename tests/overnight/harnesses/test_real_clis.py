@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -29,6 +31,7 @@ MODEL = "rehearsal-large"
 # which provider of the lock each harness is wired to, and what that provider takes
 PROVIDERS = {
     "claude-code": ("rehearsal", Header.BEARER),
+    "codex": ("rehearsal", Header.BEARER),
     "goose": ("rehearsal-x", Header.X_API_KEY),
     "opencode": ("rehearsal-x", Header.X_API_KEY),
     "pi": ("rehearsal-x", Header.X_API_KEY),
@@ -36,11 +39,13 @@ PROVIDERS = {
     "copilot": ("rehearsal", Header.BEARER),
 }
 # tries again for a minute, or for ever: it has to be named while it runs
-INSISTS = ("opencode", "copilot")
+INSISTS = ("codex", "opencode", "copilot")
 # tries again for 75 s and says nothing meanwhile
 HIDES_ITS_TRIES = ("qwen",)
+# of a 429 it keeps the number alone
+WORDLESS = {("codex", FaultKind.NO_BALANCE): K.RATE_LIMITED}
 TELLS_NO_TOKENS = ("copilot",)
-TELLS_NO_MODEL = ("pi",)
+TELLS_NO_MODEL = ("codex", "pi")
 COMMIT = Shell("printf 'b\\n' > b.txt && git add -A && git commit -m 'Add a greeting' && git log --oneline")
 TAPE = (Write("greeting.txt", "hello, 身份\n"), COMMIT, Say("Added."))
 
@@ -63,17 +68,22 @@ def launch(name: str, agent: Agent, url: str, instruction: str, *, probe: bool =
     flags = entry.flags + wiring.flags + (entry.probe.flags if probe else ())
     (variable,) = wiring.key_variables
     header, timing = HARNESSES[name].HEADER_OF[variable], Timing(request_timeout_s=4, retries=1, backoff_s=2)
-    return Launch(str(agent.path), instruction, MODEL, flags, base_url=url, header=header, timing=timing)
+    told = tuple(filled(flag, url) for flag in flags)
+    return Launch(str(agent.path), instruction, MODEL, told, base_url=url, header=header, timing=timing)
 
 
 def environment(name: str, url: str, **more: str) -> Mapping[str, str]:
     lock, provider = lockfile.load(), PROVIDERS[name][0]
     entry, wiring = lock.harnesses[name], lock.providers[provider].harnesses[name]
-    fill = {"{base_url}": url, "{key}": KEY, "{model}": MODEL, "{request_timeout_ms}": "4000", "{retries}": "1"}
     env = {**entry.env, **wiring.set, **dict.fromkeys(wiring.empty, "")}
+    return {**{variable: filled(text, url) for variable, text in env.items()}, **more}
+
+
+def filled(text: str, url: str) -> str:
+    fill = {"{base_url}": url, "{key}": KEY, "{model}": MODEL, "{request_timeout_ms}": "4000", "{retries}": "1"}
     for hole, value in fill.items():
-        env = {variable: text.replace(hole, value) for variable, text in env.items()}
-    return {**env, **more}
+        text = text.replace(hole, value)
+    return text
 
 
 def site(name: str) -> str:
@@ -150,12 +160,14 @@ def test_a_probe_gives_the_word_back(agent: tuple[str, Agent], provider: Emulate
         (FaultKind.PAYMENT_REQUIRED, K.BILLING),
         (FaultKind.OVERLOADED, K.OVERLOADED),
         (FaultKind.ERROR_IN_OK, K.NOT_THE_API),
+        (FaultKind.EMPTY, K.NOT_THE_API),
     ],
 )
 def test_names_what_the_provider_did(
     agent: tuple[str, Agent], provider: EmulatedProvider, tmp_path: Path, fault: FaultKind, expected: FailureKind
 ) -> None:
     name, cli = agent
+    expected = WORDLESS.get((name, fault), expected)
     if name in HIDES_ITS_TRIES and fault is FaultKind.OVERLOADED:
         fault, expected = FaultKind.FORBIDDEN, K.AUTH_REJECTED  # one wait of 75 s, for the empty balance, is enough
     provider.set_fault(site(name), Fault(fault))
@@ -167,6 +179,20 @@ def test_names_what_the_provider_did(
     finally:
         provider.set_fault(site(name), None)
     assert kind(name, ran.transcript) is expected
+
+
+@pytest.mark.parametrize("flag", ["--disable=unbounded_connection_retries", "--enable=unbounded_connection_retries"])
+def test_codex_names_a_refused_connection(real_agent: Callable[[str], Agent], tmp_path: Path, flag: str) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        asked = launch("codex", real_agent("codex"), url, "Add a greeting")
+        started = dataclasses.replace(asked, flags=(*asked.flags, flag))
+        ends = flag.startswith("--disable")
+        until = None if ends else (lambda so_far: kind("codex", so_far) is K.NETWORK)
+        ran = run(HARNESSES["codex"], started, environment("codex", url), tmp_path, until=until)
+    assert kind("codex", ran.transcript) is K.NETWORK
+    assert (ran.code == 1) is ends
 
 
 def test_the_version_it_prints_is_the_one_obtained(agent: tuple[str, Agent]) -> None:

@@ -28,6 +28,7 @@ GOOSE = ["analyze", "edit", "shell", "write path content"]
 OPENCODE = ["bash", "edit", "read", "write filePath content"]
 PI = ["read", "bash", "edit", "write path content"]
 QWEN = ["edit", "write_file file_path content", "run_shell_command"]
+CODEX = ["exec_command cmd", "write_stdin", ""]  # a tool of the provider's own has no name
 SCRIPTED = ["Bash"]
 BY_SHELL = "mkdir -p . && printf %s b25l | base64 -d > a.txt"
 
@@ -38,7 +39,7 @@ def request(*contents: Any, tools: list[str]) -> dict[str, Any]:
     """A request whose messages alternate between user and assistant."""
     roles = ("user", "assistant")
     messages = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
-    return {"model": "m", "messages": messages, "tools": [_offered(*tool.split()) for tool in tools]}
+    return {"model": "m", "messages": messages, "tools": [_offered(*tool.split(" ")) for tool in tools]}
 
 
 def _offered(name: str, *arguments: str) -> dict[str, Any]:
@@ -61,9 +62,10 @@ def after(results: int, tools: list[str]) -> dict[str, Any]:
         (OPENCODE, ToolUse("toolu_rehearsal_1", "write", {"filePath": "a.txt", "content": "one"})),
         (PI, ToolUse("toolu_rehearsal_1", "write", {"path": "a.txt", "content": "one"})),
         (QWEN, ToolUse("toolu_rehearsal_1", "run_shell_command", {"command": BY_SHELL})),
+        (CODEX, ToolUse("toolu_rehearsal_1", "exec_command", {"cmd": BY_SHELL})),
         (SCRIPTED, ToolUse("toolu_rehearsal_1", "Bash", {"command": BY_SHELL})),
     ],
-    ids=["claude-code", "goose", "opencode", "pi", "qwen", "scripted"],
+    ids=["claude-code", "goose", "opencode", "pi", "qwen", "codex", "scripted"],
 )
 def test_a_write_uses_the_tools_of_whoever_asks(tools: list[str], call: ToolUse) -> None:
     assert reply(after(0, tools), [TAPE]) == Reply("", call)
