@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 
 from blocks.ssh_host import SSHHost
 from flows.prepare import prepare, record, state_directory, with_hosts
+from overnight import lockfile
 from overnight.failures import BadInput
 from overnight.lockfile import DEFAULT_LOCK
 
@@ -120,7 +122,7 @@ def test_a_recorded_batch_can_be_resumed(folder: Path) -> None:
     ledger = record(prepared, folder / "state")
     assert ledger.directory == folder / "state" / "batches" / prepared.batch_id
     assert ledger.reopen()[0] == prepared.batch
-    assert (ledger.directory / "lock.json").read_bytes() == DEFAULT_LOCK.read_bytes()
+    assert lockfile.load(ledger.directory / "lock.json") == lockfile.load()
 
 
 @pytest.mark.full
@@ -146,3 +148,12 @@ def test_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert state_directory(None, {"XDG_STATE_HOME": "/x"}) == Path("/x/overnight")
     assert state_directory(None, {"XDG_STATE_HOME": ""}) == Path("/home/me/.local/state/overnight")
     assert state_directory(None, {}) == Path("/home/me/.local/state/overnight")
+
+
+def test_a_batch_keeps_the_lock_that_an_overlay_made(folder: Path) -> None:
+    overlay = folder / "overnight.lock.json"
+    models: dict[str, Any] = {"models": {"rehearsal-own": {}}}
+    overlay.write_text(json.dumps({"schema": 1, "as_of": "2026-11-22", "providers": {"rehearsal": models}}))
+    prepared = prepare([written(folder)], overlay, [], PATH)
+    kept = lockfile.load(record(prepared, folder / "state").directory / "lock.json")
+    assert "rehearsal-own" in kept.providers["rehearsal"].models
