@@ -17,7 +17,7 @@ from overnight.lockfile import Header, Provider, ProviderLock, Wiring
 
 _NEAR = 3
 _PLACEHOLDERS = ("{key}", "{base_url}", "{model}")
-_TAILS = ("/v1/messages", "/v1", "/messages", "/chat/completions")
+_TAILS = ("/v1/messages", "/v1/responses", "/v1", "/messages", "/responses", "/chat/completions")
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ def compare(asker: Asker, setting: Setting, clean: AgentSaid, shadows: tuple[Sha
         model=question.plan.route.model,
         flags=entry.probe.flags,
     )
-    # not an address of ours: the login's own key would be sent there
-    waits = {n: value for n, value in question.plan.env.values().items() if "{base_url}" not in entry.env.get(n, "{base_url}")}
+    own = [name for name, value in entry.env.items() if "{base_url}" not in value]  # its key must not go to our address
+    waits = {name: value for name, value in question.plan.env.values().items() if name in own}
     order = {"argv": list(harness.probe_argv(launch)), "env": waits, "timeout_s": entry.probe.total_s}
     said = asker.station.remote.script(ONHOST, {"command": order}, entry.probe.total_s + 15)
     watch = Watch(question.plan, harness, question.provider.errors)

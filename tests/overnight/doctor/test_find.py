@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from overnight import lockfile
+from overnight.doctor.asking import Asker, Setting
 from overnight.doctor.find import MOST_CALLS, MOST_REJECTIONS
 from overnight.doctor.records import Diagnosis
 from overnight.doctor.visit import Visit
@@ -66,6 +67,20 @@ def test_an_open_route_costs_two_calls_and_is_searched_for_nothing(evening: Even
     found = examined(evening)
     assert found.route.failure is None
     assert (found.layer, found.mend, [call.by for call in found.calls]) == ("", None, ["here", "agent"])
+
+
+def test_a_route_is_asked_in_the_protocol_of_its_endpoint(evening: Evening, provider: EmulatedProvider) -> None:
+    task, before = evening.task("t", "Add a greeting", harness="codex"), len(provider.calls)
+    with evening.night(task, batch_id="protocol") as night:
+        asker = Asker(
+            *(night.stations["box"], night.batch, "protocol", str(night.lock_path), night.harnesses, KEY),
+            run_dir=night.ledger.run_dir,
+            interrupted=lambda: None,
+        )
+        setting = Setting(night.lock, task)
+        answers = [asker.direct(setting).sent.kind, asker.here(setting).kind, asker.there(setting).kind]
+    assert answers == [None, None, None]
+    assert [call.path for call in provider.calls[before:]] == ["/v1/responses"] * 3
 
 
 def test_the_variable_that_sends_the_right_header(evening: Evening, provider: EmulatedProvider) -> None:
