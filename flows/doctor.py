@@ -72,7 +72,7 @@ async def doctor(
         routes: Only these, as HOST/HARNESS/PROVIDER/MODEL; the end may be left out.
         hosts: Only these hosts.
         providers: Only these providers.
-        find: Search for what works also where all answers agree; may try a refused key in its vendor's other regions.
+        find: Search for what works also where all answers agree; may show the key to other servers of its vendor.
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """

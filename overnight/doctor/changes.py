@@ -68,7 +68,7 @@ def header_changes(setting: Setting, harness: Harness) -> Iterator[Change]:
     yield Change("header", now, "no key at all", headers=())
 
 
-def url_changes(setting: Setting, shipped: ProviderLock) -> Iterator[Change]:
+def url_changes(setting: Setting, shipped: ProviderLock, *, elsewhere: bool) -> Iterator[Change]:
     """Base URLs near the one that is set: what the shipped lock says, without a tail that agents add themselves."""
     wiring = _wiring(setting)
     endpoint = _provider(setting).endpoints[wiring.endpoint]
@@ -82,7 +82,8 @@ def url_changes(setting: Setting, shipped: ProviderLock) -> Iterator[Change]:
     tried = [bare, *(root + path for path in paths), *known]
     tried += [f"{now}/anthropic"] if endpoint.speaks == "anthropic" else []
     for url in dict.fromkeys(url.rstrip("/") for url in tried):
-        if url != now and urlsplit(url).path.count("/v1") < 2:
+        at_home = urlsplit(url).netloc == urlsplit(now).netloc
+        if url != now and urlsplit(url).path.count("/v1") < 2 and (elsewhere or at_home):
             yield Change("base URL", now, url, _url_patch(setting, wiring, url))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 from overnight import keyshape, probe
 from overnight.doctor.asking import AgentSaid, Asker, Setting, heard
@@ -43,9 +44,9 @@ _NOT_SEARCHED = (Layer.NONE, Layer.HERE, Layer.HOST, Layer.ACCOUNT, Layer.PROVID
 class Case:
     """What is examined, and with what. `shipped` is the lock that came with the program, to compare with.
 
-    `find` searches whatever the answers, and may ask the same vendor's other
-    regions with the key; without it a search begins only where the answers
-    leave something to find.
+    `find` searches whatever the answers, and may show the key to another server
+    of the same vendor; without it a search begins only where the answers leave
+    something to find, and the key stays with the server it is for.
     """
 
     task: TaskSpec
@@ -224,7 +225,9 @@ def _searched(
     installed = look.installed if look else ()
     from_host = there is not None and said(there.kind) not in _NO_WAY
     begun = there if there is not None and from_host else _direct(asker.calls)
-    search = Search(asker, setting, chart.case.shipped, installed, Budget(), from_host, may_ask_vendor=chart.case.find)
+    search = Search(
+        asker, setting, chart.case.shipped, installed, Budget(), from_host, may_go_elsewhere=chart.case.find
+    )
     way = search.way(setting)
     for call in asker.calls:
         if not call.varied:
@@ -244,8 +247,11 @@ def _direct(calls: Sequence[Call]) -> Call:
 def _free(asker: Asker, setting: Setting) -> bool | None:
     """Whether a call that costs nothing knew the key; None where no such call said either."""
     known: bool | None = None
+    plan = asker.planned(setting)[0]
     for each in setting.lock.providers[setting.task.route.provider].free_probes:
-        if "auth" not in each.proves or each.key_as == "none":
+        # a gateway of one's own has a key of its own, which is none of the provider's business
+        at_home = urlsplit(each.url).netloc == urlsplit(plan.base_url).netloc
+        if "auth" not in each.proves or each.key_as == "none" or not at_home:
             continue
         reply = asker.free(setting, each)
         if reply.ok:

@@ -67,7 +67,8 @@ class Search:
     installed: Sequence[Installed]
     budget: Budget
     from_host: bool
-    may_ask_vendor: bool = False
+    may_go_elsewhere: bool = False
+    """Whether the key may be shown to another server than the one it is for by the lock in use."""
     came_and_went: bool = False
     """Whether the agent got through with nothing changed, after it had not."""
 
@@ -113,12 +114,12 @@ class Search:
         answer = heard(last, here.task.route.model)
         if answer is Said.AUTH:
             yield from header_changes(here, harness)
-            yield from vendor_changes(here) if self.may_ask_vendor else ()
+            yield from vendor_changes(here) if self.may_go_elsewhere else ()
         if answer in (Said.URL, Said.NETWORK, Said.AUTH):
-            yield from url_changes(here, self.shipped)
+            yield from url_changes(here, self.shipped, elsewhere=self.may_go_elsewhere)
         if answer in (Said.URL, Said.MODEL, Said.REFUSED):
             yield from model_changes(here, self.shipped)
-            yield from url_changes(here, self.shipped)
+            yield from url_changes(here, self.shipped, elsewhere=self.may_go_elsewhere)
 
     def _start(self, here: Setting, agent: Call, kept: list[Change]) -> tuple[Setting, Call]:
         """The agent's own factors, each alone, until it gets through."""

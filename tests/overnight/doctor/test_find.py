@@ -47,10 +47,10 @@ def changed(evening: Evening, patch: Mapping[str, Any]) -> None:
     evening.lock.write_text(json.dumps(laid_over(lock, {"providers": {"rehearsal": patch}})))
 
 
-def examined(evening: Evening, *, find: bool = True, model: str = MODEL) -> Diagnosis:
+def examined(evening: Evening, *, find: bool = True, model: str = MODEL, official: str = "") -> Diagnosis:
     task = evening.task("t", "Add a greeting")
     task = task.model_copy(update={"route": task.route.model_copy(update={"model": model})})
-    shipped = lockfile.load(make_lock(evening.directory / "shipped.json", lock_url(evening), probe_s=2))
+    shipped = lockfile.load(make_lock(evening.directory / "shipped.json", official or lock_url(evening), probe_s=2))
     with evening.night(task, batch_id=evening.directory.name.replace("_", "-")) as night:
         visit = Visit(night, shipped, find=find)
         visit.look("box")
@@ -161,3 +161,20 @@ def test_a_free_call_that_knows_the_key_is_not_taken_for_the_message(
     found = examined(evening, find=False)
     assert found.mend is not None
     assert (found.layer, found.mend.factor, found.mend.proven) == ("header", "header", True)
+
+
+def test_the_key_stays_with_the_server_it_is_for_unless_a_search_was_asked_for(
+    evening: Evening, provider: EmulatedProvider
+) -> None:
+    known = {"source": "a test", "date": "2026-11-22", "confidence": "measured"}
+    make_lock(evening.lock, provider.url("bearer") + "/nowhere", probe_s=2)
+    with EmulatedProvider([Site("official", KEY)]) as elsewhere:
+        free = {"url": elsewhere.url("official") + "/v1/models", "key_as": "bearer", "proves": ["auth"]}
+        changed(evening, {"free_probes": [{**free, "provenance": known}]})
+        assert examined(evening, find=False, official=elsewhere.url("official")).mend is None
+        assert elsewhere.calls == []
+        evening.directory = evening.directory / "again"
+        evening.directory.mkdir()
+        found = examined(evening, official=elsewhere.url("official"))
+    assert found.mend is not None
+    assert (found.mend.factor, found.mend.works, found.mend.proven) == ("base URL", elsewhere.url("official"), True)
