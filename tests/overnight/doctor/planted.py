@@ -102,7 +102,7 @@ URLS = (
     case("path of a chat API", CLAUDE, "base URL", url_and("/chat/completions"),
          *WRONG_URL, "mend:base URL=/zai", "finding:path-in-base-url"),
     case("another port", CLAUDE, "base URL", lambda w: w.at(DEAD),
-         "kind:network", "layer:url", "mend:base URL=/zai", says=("Connection refused",)),
+         "kind:network", "layer:url", "mend:base URL=/zai", find=True, says=("Connection refused",)),
     case("model in capitals", CLAUDE, "model", model("GLM-5.3"),
          *WRONG_MODEL, "mend:model=glm-5.3"),
     case("model with a slip", GOOSE, "model", model("claude-opus5"),
