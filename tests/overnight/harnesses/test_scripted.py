@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from overnight.rehearsal.provider import EmulatedProvider
 from overnight.rehearsal.site import Site
 from tests.overnight.harnesses.golden import RULES
 from tests.overnight.harnesses.running import Ran, git, run
+from tests.sshd import wait_until
 
 pytestmark = pytest.mark.full  # many real processes: too slow for the fast tier
 
@@ -219,16 +219,16 @@ def test_can_refuse_to_be_ended_politely(tmp_path: Path) -> None:
 
 def test_leaves_children_behind(tmp_path: Path) -> None:
     ran = play(tmp_path, {"sh": "true"}, {"fork": 2})
-    left = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _cwd(pid) == str(ran.work)]
     try:
-        assert len(left) == 2
+        wait_until(lambda: len(_working_in(ran.work)) == 2, 60)  # a child that is being forked is in no folder yet
     finally:
-        for pid in left:
+        for pid in _working_in(ran.work):
             os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while any(_cwd(pid) == str(ran.work) for pid in left):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not _working_in(ran.work), 60)
+
+
+def _working_in(folder: Path) -> list[int]:
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _cwd(pid) == str(folder)]
 
 
 def _cwd(pid: int) -> str:
