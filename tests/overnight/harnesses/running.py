@@ -41,8 +41,14 @@ def run(
     place: Path,
     timeout_s: float = 60,
     until: Callable[[Transcript], bool] | None = None,
+    *,
+    sweep: bool = True,
 ) -> Ran:
-    """Run it to its end, or until its words so far are enough; then it has no ending, as while it was running."""
+    """Run it to its end, or until its words so far are enough; then it has no ending, as while it was running.
+
+    Args:
+        sweep: Whoever it started ends with it; else the caller sees to that.
+    """
     home, work = place / "home", place / "work"
     home.mkdir(exist_ok=True)
     if not work.exists():
@@ -64,7 +70,7 @@ def run(
             stderr=err,
             start_new_session=True,
         )
-        stopped = _wait(process, time.monotonic() + timeout_s, lambda: until and until(_read(harness, place)[1]))
+        stopped = _wait(process, time.monotonic() + timeout_s, lambda: until and until(_read(harness, place)[1]), sweep)
     events, transcript = _read(harness, place)
     died = process.returncode < 0
     ending = Exited(None if died else process.returncode, -process.returncode if died else None, 1.0)
@@ -73,7 +79,7 @@ def run(
     return Ran(work, process.returncode, said, complained, events, transcript)
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float, enough: Callable[[], bool | None]) -> bool:
+def _wait(process: subprocess.Popen[bytes], deadline: float, enough: Callable[[], bool | None], sweep: bool) -> bool:
     """Whether we ended it. Raises TimeoutExpired after the deadline; it has ended in every case."""
     try:
         while True:
@@ -86,8 +92,9 @@ def _wait(process: subprocess.Popen[bytes], deadline: float, enough: Callable[[]
                 if time.monotonic() > deadline:
                     raise
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # whoever it started ends with it
+        if sweep or process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -56,9 +56,8 @@ def wired(provider: EmulatedProvider, key: str = KEY, **env: str) -> dict[str, s
 
 
 def agent(instruction: str, env: dict[str, str], place: Path, *flags: str, max_turns: int | None = None) -> Ran:
-    return run(
-        scripted, Launch(sys.executable, instruction, MODEL, flags, max_turns=max_turns), env, place, timeout_s=30
-    )
+    launch = Launch(sys.executable, instruction, MODEL, flags, max_turns=max_turns)
+    return run(scripted, launch, env, place, timeout_s=30, sweep=False)
 
 
 def play(place: Path, *steps: dict[str, object]) -> Ran:
@@ -220,7 +219,7 @@ def test_can_refuse_to_be_ended_politely(tmp_path: Path) -> None:
 def test_leaves_children_behind(tmp_path: Path) -> None:
     ran = play(tmp_path, {"sh": "true"}, {"fork": 2})
     try:
-        wait_until(lambda: len(_working_in(ran.work)) == 2, 60)  # a child that is being forked is in no folder yet
+        wait_until(lambda: len(_working_in(ran.work)) == 2, 10)  # a child that is being forked is in no folder yet
     finally:
         for pid in _working_in(ran.work):
             os.kill(pid, signal.SIGKILL)
