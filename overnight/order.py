@@ -49,7 +49,8 @@ class StartOrder:
     """One process to start, once.
 
     `{home}`, `{tmp}` and `{run}` in `env`, `cwd` and in arguments without white
-    space become the run's folders. `env` is the whole environment besides the
+    space become the run's folders, `{cwd}` in `env` and arguments the one it works
+    in. `env` is the whole environment besides the
     secrets and OVERNIGHT_RUN_ID. `files` are made below the run's home. `digest`
     tells a repeated order from another one under the same `run_id`.
     """

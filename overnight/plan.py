@@ -61,8 +61,8 @@ class Launcher(Protocol):
 class RunPlan:
     """One attempt, decided. Everything but the executable's place and the base commit of a URL is known here.
 
-    `env` is the whole environment; its values may hold `{home}`, `{tmp}` and
-    `{run}`, which the host replaces by the run's folders. `longest_wait_s` is
+    `env` is the whole environment; its values may hold `{home}`, `{tmp}`,
+    `{run}` and `{cwd}`, which the host replaces by the run's folders and the one it works in. `longest_wait_s` is
     the longest silence the harness may keep while it waits for the provider,
     None when it cannot be told how long to wait. `speaks` is the API at `base_url`,
     in which the direct probe asks. With `approve` the commits come

@@ -15,7 +15,7 @@ from overnight.spec import Limits
 
 _PLACEHOLDER = re.compile(r"{([\w -]*)}")  # other braces are the value's own, as those of JSON are
 _OF_A_WIRING = frozenset({"base_url", "model", "key"})
-_OF_A_HARNESS = frozenset({"base_url", "model", "request_timeout_ms", "request_timeout_s", "retries"})
+_OF_A_HARNESS = frozenset({"base_url", "model", "request_timeout_ms", "request_timeout_s", "retries", "cwd"})
 
 
 @dataclass(frozen=True)

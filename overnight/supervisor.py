@@ -387,10 +387,10 @@ class Supervisor:
         self.ear = ear
         self.limits: Json = order["limits"]
         places = {"home": run.at("home"), "tmp": run.at("tmp"), "run": run.path}
+        self.cwd = places["cwd"] = filled(order["cwd"] or "{home}", places)
         self.env = {name: filled(text, places) for name, text in order["env"].items()}
         # an argument with white space is prose, the instruction: it reaches the agent as it was written
         self.argv = [text if re.search(r"\s", text) else filled(text, places) for text in order["argv"]]
-        self.cwd = filled(order["cwd"] or "{home}", places)
         self.began = time.monotonic()
         self.oom_before = oom_kills()
         self.cancelled = False

@@ -83,7 +83,7 @@ def test_only_known_placeholders(provider: str, harness: str, wiring: Wiring) ->
     assert placeholders(wiring.set.values()) <= {"base_url", "model", "key"}
     entry = LOCK.harnesses[harness]
     waits = {"request_timeout_ms", "request_timeout_s", "retries"}
-    assert placeholders([*entry.env.values(), *entry.probe.env.values()]) <= {*waits, "base_url", "model"}
+    assert placeholders([*entry.env.values(), *entry.probe.env.values()]) <= {*waits, "base_url", "model", "cwd"}
     if placeholders(entry.env.values()) & waits:
         assert wiring.timing or entry.timing, "nothing to fill the placeholders with"
 

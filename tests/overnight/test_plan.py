@@ -65,7 +65,7 @@ class TestEnvironment:
         assert found.header is HARNESSES[route["harness"]].HEADER_OF[found.key_variable]
         values = found.env.values().values()
         left = {each for value in (*values, *found.argv) for each in re.findall(r"{[\w -]*}", value)}
-        assert left <= {"{home}", "{tmp}", "{run}"}
+        assert left <= {"{home}", "{tmp}", "{run}", "{cwd}"}
         told = [*values, *found.argv, *dict(found.home_files).values()]
         assert any(found.base_url in value for value in told)
 

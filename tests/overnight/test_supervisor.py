@@ -337,3 +337,9 @@ def memory(pid: int) -> bytes:
                 with contextlib.suppress(OSError):
                     held += mem.read(end - start)
     return bytes(held)
+
+
+def test_the_folder_it_works_in_can_be_named_in_its_environment(remote: Remote, tmp_path: Path) -> None:
+    env = {"PATH": "/usr/bin:/bin", "RULES": "{cwd}/AGENTS.md"}
+    answer = remote.start(shell('echo "$RULES"', cwd=str(tmp_path), env=env))
+    assert output(answer).decode() == f"{tmp_path}/AGENTS.md\n"

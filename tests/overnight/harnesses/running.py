@@ -64,7 +64,14 @@ def run(
         process = subprocess.Popen(
             harness.argv(launch),
             cwd=work,
-            env={"HOME": str(home), "PATH": os.defpath, "TERM": "dumb", "LANG": "C.UTF-8", **IDENTITY, **env},
+            env={
+                "HOME": str(home),
+                "PATH": os.defpath,
+                "TERM": "dumb",
+                "LANG": "C.UTF-8",
+                **IDENTITY,
+                **_placed(env, work),
+            },
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -77,6 +84,10 @@ def run(
     transcript.ending = None if stopped else ending
     said, complained = (place / "out").read_bytes(), (place / "err").read_bytes()
     return Ran(work, process.returncode, said, complained, events, transcript)
+
+
+def _placed(env: Mapping[str, str], work: Path) -> dict[str, str]:
+    return {name: text.replace("{cwd}", str(work)) for name, text in env.items()}
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float, enough: Callable[[], bool | None], sweep: bool) -> bool:
