@@ -59,6 +59,7 @@ class Exited:
     oom_kills: int = 0
     survivors: int = 0
     exec_error: str | None = None
+    disk_free_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class AgentEvent:
     an HTTP status it reports, `text` its error line or its final answer (never
     evidence by itself). For RESULT, `ok` is the harness's verdict on itself. An
     ERROR is `endless` when the agent would go on for ever, so somebody has to
-    end it.
+    end it. `print` is a short digest of a tool's arguments (TOOL_STARTED) or of its
+    result (TOOL_ENDED), by which a repeated call is known; None where the
+    harness does not show them.
     """
 
     act: Act
@@ -124,3 +127,4 @@ class AgentEvent:
     usd: float | None = None
     sha: str | None = None
     endless: bool = False
+    print: str | None = None

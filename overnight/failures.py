@@ -62,11 +62,15 @@ class FailureKind(StrEnum):
     HOST_KEY_MISMATCH = "host-key-mismatch"
     HOST_KEY_UNKNOWN = "host-key-unknown"
     HOST_UNFIT = "host-unfit"
+    DISK_FULL = "disk-full"
+    OUT_OF_MEMORY = "out-of-memory"
     HARNESS_MISSING = "harness-missing"
     HARNESS_CRASHED = "harness-crashed"
     HARNESS_USAGE = "harness-usage"
     SILENT_START = "silent-start"
     WENT_QUIET = "went-quiet"
+    TOOL_STUCK = "tool-stuck"
+    LOOPING = "looping"
     NO_CHANGE = "no-change"
     TIME_LIMIT = "time-limit"
     LOG_LIMIT = "log-limit"
@@ -139,6 +143,10 @@ RULES: dict[FailureKind, Rule] = {
         "put the key the evidence shows into host_key of {host} after checking its fingerprint"),
     _K.HOST_UNFIT: Rule(_F.HOST, _R.NEVER, True, "the host lacks something every run needs",
         "install on {host} what the evidence names"),
+    _K.DISK_FULL: Rule(_F.HOST, _R.ELSEWHERE, False, "the disk the run works on is full",
+        "make room on {host}: overnight gc; then give the task another attempt"),
+    _K.OUT_OF_MEMORY: Rule(_F.HOST, _R.ELSEWHERE, False, "the kernel ended a process of the run for want of memory",
+        "lower the slots of {host}, or give the task to a host with more memory"),
     _K.HARNESS_MISSING: Rule(_F.HARNESS, _R.NEVER, True, "the agent's command is not on the host's path",
         "install {harness} on {host}, or add its folder to the host's path"),
     _K.HARNESS_CRASHED: Rule(_F.HARNESS, _R.FRESH, False, "the agent's process died without a verdict",
@@ -149,6 +157,10 @@ RULES: dict[FailureKind, Rule] = {
         "look at the evidence; then at hooks, MCP servers and logins under the run's HOME"),
     _K.WENT_QUIET: Rule(_F.STALL, _R.FRESH, False, "the agent spoke, then fell silent",
         "look at the evidence; raise quiet_s only if the last event shows work in progress"),
+    _K.TOOL_STUCK: Rule(_F.WORK, _R.FRESH, False, "a command the agent started waits for something that never comes",
+        "see the command in the evidence; say in the instruction how to run it without waiting"),
+    _K.LOOPING: Rule(_F.STALL, _R.FRESH, False, "the agent repeats the same call and gets the same result",
+        "see the repeated call in the evidence; sharpen the instruction"),
     _K.NO_CHANGE: Rule(_F.STALL, _R.FRESH, False, "the agent speaks and changes nothing",
         "sharpen the instruction, or raise no_change_s"),
     _K.TIME_LIMIT: Rule(_F.WORK, _R.NEVER, False, "the run used up total_s",

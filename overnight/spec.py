@@ -60,6 +60,9 @@ class Limits(_Entry):
     quiet_s: Positive | None = Field(
         420, title="Quiet for at most (s)", description="Seconds without any event once it spoke"
     )
+    turn_s: Positive | None = Field(
+        1800, title="One answer (s)", description="Seconds for one answer of the model, however lively it drips"
+    )
     no_change_s: Positive | None = Field(
         None, title="No change for at most (s)", description="Seconds without a change in the work tree"
     )
