@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from overnight.sample import Sample
+
 
 @dataclass(frozen=True)
 class Started:
@@ -33,7 +35,7 @@ class Output:
 class Heartbeat:
     """The supervisor lives. Ages are seconds on the host's boot clock.
 
-    `quiet_s` is the time since standard output last grew there; `work_changed_s`
+    `age_s` is that of the run, `quiet_s` is the time since standard output last grew there; `work_changed_s`
     the time since the work tree last changed, None while that was not looked at.
     """
 
@@ -79,7 +81,15 @@ class Lost:
     why: str
 
 
-RunEvent = Started | Output | Heartbeat | Exited | Killed | Lost
+@dataclass(frozen=True)
+class Sampled:
+    """The answer to `Follower.sample`: what the run was seen doing, or in `error` why the host could not look."""
+
+    sample: Sample | None
+    error: str = ""
+
+
+RunEvent = Started | Output | Heartbeat | Sampled | Exited | Killed | Lost
 Ending = Exited | Killed | Lost
 
 

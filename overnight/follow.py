@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from overnight.events import Exited, Heartbeat, Killed, Lost, Output, RunEvent, Started
+from overnight import sampler
+from overnight.events import Exited, Heartbeat, Killed, Lost, Output, RunEvent, Sampled, Started
 from overnight.failures import RULES, Evidence, Failure, FailureKind, HostError, Retry, fail
+from overnight.frames import CHUNK_BYTES, Frames
 from overnight.hosts.protocol import Channel
 from overnight.redact import Mask
 from overnight.remote import Remote
+from overnight.sample import read_sample
 
 SILENCE_S = 13.0  # the follower beats every 5 s: two beats missed and 3 s for the way
 REDIAL_S = 8.0
 REFUSED_S = 60.0  # OpenSSH 9.8 locks out who keeps knocking with a wrong key
-CHUNK_BYTES = 262_144
 Stream = Literal["out", "err"]
 STREAMS: tuple[Stream, Stream] = ("out", "err")
 
@@ -81,6 +83,15 @@ class RunCopy:
         """Write what is held, at the end of the run."""
         return self._write(stream, self._masks[stream].flush())
 
+    def masked(self, record: Any) -> Any:
+        """Plain data of the same run, each text in it masked. Any of them may have been cut off within a secret."""
+        if isinstance(record, str):
+            mask = Mask(self._secrets)
+            return (mask.feed(record.encode(errors="replace")) + mask.flush()).decode(errors="replace")
+        if isinstance(record, list):
+            return [self.masked(each) for each in record]
+        return {name: self.masked(each) for name, each in record.items()} if isinstance(record, dict) else record
+
     def close(self) -> None:
         for file in self._files.values():
             file.close()
@@ -119,6 +130,11 @@ class _Watched:
         if frame["k"] == "s" and frame["state"] == "running" and beat is not None:
             fields = ("age_s", "cpu_s", "processes", "quiet_s", "work_changed_s")
             self._tell(Heartbeat(**{name: beat[name] for name in fields}))
+
+    def sampled(self, frame: dict[str, Any]) -> None:
+        frame = self.copy.masked(frame)
+        sample = frame.get("sample")
+        self._tell(Sampled(None if sample is None else read_sample(sample), frame.get("error", "")))
 
     def end(self, frame: dict[str, Any]) -> None:
         self.vital(frame)
@@ -187,6 +203,19 @@ class Follower:
                 watched.cancelled = True
                 self._send({"c": "signal", "r": run_id})
 
+    def sample(self, run_id: str, seconds: float = 1.0) -> None:
+        """Ask the host to look twice, `seconds` apart, at what a watched run is doing.
+
+        Returns at once; the sink gets one Sampled a moment after. None comes when the
+        run has ended or the connection breaks meanwhile: ask again. Two who ask at
+        the same time get one answer.
+        """
+        with self._lock:
+            watched = self._watched.get(run_id)
+            if watched is not None:
+                command = self._remote.subscription(run_id, watched.key, {})
+                self._send({**command, "c": "sample", "seconds": seconds, "code": sampler.code()})
+
     def close(self) -> None:
         """Stop following. Runs go on. Do not call it from a sink."""
         self._closed.set()
@@ -238,7 +267,7 @@ class Follower:
             channel = self._channel
         if channel is None:
             return
-        frames = _Frames(channel)
+        frames = Frames(channel, SILENCE_S)
         while not self._closed.is_set():
             frame, data = frames.next()
             if frame["k"] == "h":
@@ -255,6 +284,8 @@ class Follower:
                 return  # still under way when we stopped watching
             if frame["k"] == "d":
                 watched.take(frame["s"], frame["o"], data)
+            elif frame["k"] == "sample":
+                watched.sampled(frame)
             elif frame["k"] == "end":
                 watched.end(frame)
                 self._watched.pop(run_id, None)
@@ -279,45 +310,6 @@ class Follower:
         return fail(FailureKind.HOST_UNREACHABLE, evidence, names={"host": self._remote.host.name})
 
 
-class _Frames:
-    """Frames out of a channel: a line of JSON, and as many bytes as it announces."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._pending = bytearray()
-
-    def next(self) -> tuple[dict[str, Any], bytes]:
-        while (end := self._pending.find(b"\n")) < 0:
-            self._more()
-        frame = self._read(self._take(end + 1))
-        size = frame.get("n", 0)
-        while len(self._pending) < size:
-            self._more()
-        return frame, self._take(size)
-
-    def _read(self, line: bytes) -> dict[str, Any]:
-        try:
-            frame: dict[str, Any] = json.loads(line)
-        except ValueError as error:
-            raise self._broken(f"a frame cannot be read: {line[:80]!r}") from error
-        return frame
-
-    def _more(self) -> None:
-        data = self._channel.recv(CHUNK_BYTES, SILENCE_S)
-        if not data:
-            words = self._channel.errors().decode("utf-8", "replace").strip()[-300:]
-            raise self._broken(f"the follower on the host ended: {words or 'no words'}")
-        self._pending += data
-
-    def _broken(self, seen: str) -> HostError:
-        return HostError(fail(FailureKind.HOST_UNREACHABLE, Evidence(source="host", seen=seen)))
-
-    def _take(self, size: int) -> bytes:
-        taken = bytes(self._pending[:size])
-        del self._pending[:size]
-        return taken
-
-
 def _pause_s(failure: Failure, tries: int) -> float:
     if RULES[failure.kind].retry is Retry.NEVER:
         return REFUSED_S
@@ -339,4 +331,5 @@ def _ending(frame: dict[str, Any]) -> RunEvent:
         oom_kills=record["oom_kills"],
         survivors=record["survivors"],
         exec_error=record["exec_error"],
+        disk_free_bytes=record["disk_free_bytes"],
     )

@@ -27,10 +27,11 @@ import signal
 import stat
 import sys
 import time
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # nothing of this exists at run time: the host may be 3.8
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any, NoReturn
 
     Json = dict[str, Any]
@@ -42,6 +43,8 @@ BEAT_S = 2.0
 SECRETS_S = 30.0
 SCAN_S = 15.0
 SCAN_ENTRIES = 2000
+SAMPLE_S = 15
+SAMPLE_BYTES = 4_000_000
 FOLLOW_TICK_S = 0.1
 FOLLOW_BEAT_S = 5.0
 FOLLOW_DEAF_S = 90
@@ -208,6 +211,15 @@ def stat_of(pid: int) -> list[str] | None:
         return None
 
 
+def call_of(pid: int) -> str | None:
+    """The system call its main thread is in, as the kernel writes it; None where that may not be read."""
+    try:
+        with open(f"/proc/{pid}/syscall") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
 def tree_below(pid: int) -> list[int]:
     """Every living descendant. Walks children files: reading all of /proc costs 200 times as much."""
     found: list[int] = []
@@ -287,6 +299,24 @@ def oom_kills() -> int:
             return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
     except OSError:
         return 0
+
+
+def oom_kills_of_group(pid: int) -> int | None:
+    """The same for that process's memory group since it was made; None where there is none or it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            groups = [line.rstrip("\n").split(":", 2)[1:] for line in file]
+    except OSError:
+        return None
+    for names, path in groups:
+        folder = "memory" + path if "memory" in names.split(",") else path[1:]
+        for name in ("memory.events", "memory.oom_control"):  # of the second and the first kind of groups
+            try:
+                with open(os.path.join("/sys/fs/cgroup", folder, name)) as file:
+                    return next(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
+            except (OSError, StopIteration):
+                continue
+    return None
 
 
 # --- start ---
@@ -392,8 +422,9 @@ class Supervisor:
         # an argument with white space is prose, the instruction: it reaches the agent as it was written
         self.argv = [text if re.search(r"\s", text) else filled(text, places) for text in order["argv"]]
         self.began = time.monotonic()
-        self.oom_before = oom_kills()
+        self.oom_before, self.oom_group_before = oom_kills(), oom_kills_of_group(os.getpid())
         self.cancelled = False
+        self.asked = False
         self.code: int | None = None
         self.signal: int | None = None
         self.main_ended: float | None = None
@@ -451,11 +482,15 @@ class Supervisor:
         def cancel(_number: int, _frame: object) -> None:
             self.cancelled = True
 
+        def tell_calls(_number: int, _frame: object) -> None:
+            self.asked = True
+
         woken, wake = os.pipe()
         for fd in (woken, wake):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, cancel)
+        signal.signal(signal.SIGUSR1, tell_calls)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -473,6 +508,9 @@ class Supervisor:
                 "boot_id": boot_id(),
                 "boot_s": self.began,
                 "subreaper": self.subreaper,
+                "oom_before": self.oom_before,
+                "oom_group_before": self.oom_group_before,
+                "tells_calls": True,
             },
         )
 
@@ -490,6 +528,9 @@ class Supervisor:
                     ending_at = now + self.limits["grace_s"]
             elif now >= ending_at:
                 kill(self._living(), signal.SIGKILL)
+            if self.asked:
+                self.asked = False
+                self._tell_calls(now)
             if now - beaten >= BEAT_S:
                 beaten = now
                 self._beat(now)
@@ -542,6 +583,14 @@ class Supervisor:
             "work_changed_at_s": self.tree.changed_at(now),
         }
         overwrite(self.run.at("hb"), record, lasting=False)  # 200 runs would sync 100 times a second
+
+    def _tell_calls(self, now: float) -> None:
+        """Write down in which system calls the run is: many hosts let nobody but an ancestor read that."""
+        calls = {pid: call_of(pid) for pid in self._living()}
+        try:
+            self.run.write("calls", {"at_s": now, "calls": calls})
+        except OSError:
+            return  # a full disk must not end the run
 
     def _record_end(self, reason: str, survivors: int, problem: str) -> None:
         ended = self.main_ended or time.monotonic()
@@ -617,19 +666,25 @@ class WorkTree:
 
     def _look(self) -> bytes:
         digest = hashlib.md5()  # noqa: S324  # compares two looks, proves nothing
-        git = os.path.join(self.path, ".git")
-        waiting, left = [os.path.join(git, "HEAD"), os.path.join(git, "logs"), self.path], SCAN_ENTRIES
-        while waiting and left > 0:
-            path = waiting.pop(0)  # breadth first: the bound cuts depth, not whole folders
-            left -= 1
-            try:
-                found = os.lstat(path)
-                if stat.S_ISDIR(found.st_mode):
-                    waiting += [os.path.join(path, name) for name in sorted(os.listdir(path)) if name != ".git"]
-            except OSError:
-                continue
+        for path, found in entries(self.path):
             digest.update(f"{path} {found.st_mtime_ns} {found.st_size}\n".encode(errors="replace"))
         return digest.digest() if os.path.isdir(self.path) else b""
+
+
+def entries(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """What lies in a work tree, and what shows that its HEAD moved; at most SCAN_ENTRIES."""
+    git = os.path.join(folder, ".git")
+    waiting, left = [os.path.join(git, "HEAD"), os.path.join(git, "logs"), folder], SCAN_ENTRIES
+    while waiting and left > 0:
+        path = waiting.pop(0)  # breadth first: the bound cuts depth, not whole folders
+        left -= 1
+        try:
+            found = os.lstat(path)
+            if stat.S_ISDIR(found.st_mode):
+                waiting += [os.path.join(path, name) for name in sorted(os.listdir(path)) if name != ".git"]
+        except OSError:
+            continue
+        yield path, found
 
 
 class Child:
@@ -740,13 +795,13 @@ class Followed:
             self.state = self.run.state()
 
     def _vital(self, now: float) -> Json:
-        beat = self.run.read("hb") or {}
-        if "at_s" in beat:
+        beat, started = self.run.read("hb") or {}, self.run.read("started.json")
+        if "at_s" in beat and started:
             changed = beat.pop("work_changed_at_s")
-            beat["age_s"] = round(max(0.0, now - beat.pop("at_s")), 2)
+            beat["age_s"] = round(max(0.0, now - started["boot_s"]), 2)
             beat["quiet_s"] = round(max(0.0, now - beat.pop("spoke_at_s")), 2)
             beat["work_changed_s"] = None if changed is None else round(max(0.0, now - changed), 1)
-        return {"started": self.run.read("started.json"), "hb": beat or None}
+        return {"started": started, "hb": beat if "age_s" in beat else None}
 
     def _copy(self, name: str) -> int:
         try:
@@ -793,19 +848,83 @@ def end_run(run: RunDir, state: str) -> None:
         os.close(lock)
 
 
+class Sampling:
+    """A look at one run in a child of the follower, which goes on telling meanwhile.
+
+    The child ends after SAMPLE_S at the latest, even when nobody is left to end it.
+    """
+
+    def __init__(self, command: Json) -> None:
+        self.key = {"r": command["r"], "i": command["i"]}
+        self.said = b""
+        self.ear, mouth = os.pipe()
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                signal.alarm(SAMPLE_S)
+                look(command, mouth)
+        except OSError:
+            os.close(self.ear)
+            raise
+        finally:
+            os.close(mouth)
+
+    def hear(self) -> bool:
+        """Take in what the child said. False once it has ended and its answer was sent."""
+        data = os.read(self.ear, CHUNK_BYTES)
+        self.said += data
+        if data and len(self.said) <= SAMPLE_BYTES:
+            return True
+        os.close(self.ear)
+        kill([self.pid], signal.SIGKILL)
+        status = os.waitpid(self.pid, 0)[1]
+        try:
+            send({"k": "sample", **self.key, **json.loads(self.said)})
+        except ValueError:
+            send({"k": "sample", **self.key, "error": f"the look did not come to its end, status {status}"})
+        return False
+
+
+def look(command: Json, mouth: int) -> NoReturn:
+    """Run the modules that came with the command and print what the last of them has seen."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    try:
+        for fd, ours in ((0, nowhere), (1, mouth), (2, nowhere)):
+            os.dup2(ours, fd)  # the channel is the follower's alone
+        for name, text in command["code"]:
+            sys.modules[name] = module = ModuleType(name)  # where the next one's import finds it
+            exec(compile(text, name, "exec"), module.__dict__)  # noqa: S102  # ours, as this file is
+        run = RunDir(root_of(command), command["r"])
+        say(json.dumps({"sample": module.sampled(run, command["seconds"], globals())}))
+    except Exception as error:
+        say(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        raise
+    finally:
+        os._exit(0)  # never unwind into the follower
+
+
 def follow() -> int:
     """Stream every subscribed run until standard input ends, or nobody pinged for 90 s."""
     signal.alarm(FOLLOW_DEAF_S)  # its default action ends us even while a write to a dead peer blocks
     followed: dict[str, Followed] = {}
+    samplings: dict[int, Sampling] = {}
+    try:
+        return stream(followed, samplings)
+    finally:
+        kill([each.pid for each in samplings.values()], signal.SIGKILL)
+
+
+def stream(followed: dict[str, Followed], samplings: dict[int, Sampling]) -> int:
     pending, beaten, busy = b"", 0.0, False
     while True:
-        if select.select([0], [], [], 0 if busy else FOLLOW_TICK_S)[0]:
+        ready = select.select([0, *samplings], [], [], 0 if busy else FOLLOW_TICK_S)[0]
+        if 0 in ready:
             data = os.read(0, CHUNK_BYTES)
             if not data:
                 return 0
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
-                obey(json.loads(line), followed)
+                obey(json.loads(line), followed, samplings)
         now = time.monotonic()
         if now - beaten >= FOLLOW_BEAT_S:
             beaten = now
@@ -815,9 +934,11 @@ def follow() -> int:
         busy = before != [each.offsets for each in followed.values()]
         for run_id in ended:
             del followed[run_id]
+        for ear in [ear for ear in ready if ear and not samplings[ear].hear()]:
+            del samplings[ear]
 
 
-def obey(command: Json, followed: dict[str, Followed]) -> None:
+def obey(command: Json, followed: dict[str, Followed], samplings: dict[int, Sampling]) -> None:
     signal.alarm(FOLLOW_DEAF_S)
     kind, run_id = command["c"], command.get("r", "")
     if kind == "sub":
@@ -826,6 +947,23 @@ def obey(command: Json, followed: dict[str, Followed]) -> None:
         followed.pop(run_id, None)
     elif kind == "signal" and run_id in followed:
         followed[run_id].cancel = True
+    elif kind == "sample":
+        look_at(command, samplings)
+
+
+def look_at(command: Json, samplings: dict[int, Sampling]) -> None:
+    """One look at a run at a time: who asks meanwhile gets the answer of the one under way."""
+    key = {"r": command["r"], "i": command["i"]}
+    for each in samplings.values():
+        if each.key["r"] == key["r"]:
+            each.key = key
+            return
+    try:
+        sampling = Sampling(command)
+    except OSError as error:  # no process to be had is what may well be wrong with the host
+        send({"k": "sample", **key, "error": f"the follower could not start a look: {error}"})
+    else:
+        samplings[sampling.ear] = sampling
 
 
 # --- exec and facts ---

@@ -45,6 +45,7 @@ class TestFollower:
         end = watching.ending()
         assert isinstance(end, Exited)
         assert (end.code, end.signal, end.exec_error) == (3, None, None)
+        assert (end.disk_free_bytes or 0) > 0
         assert isinstance(watching.told[0], Started)
         assert (watching.copied("out"), watching.copied("err")) == (b"out\n", b"err\n")
         assert (watching.bytes_told("out"), watching.bytes_told("err")) == (b"out\n", b"err\n")
@@ -56,7 +57,9 @@ class TestFollower:
         beat = watching.until(lambda event: isinstance(event, Heartbeat))
         assert isinstance(beat, Heartbeat)
         assert beat.processes >= 1
-        assert 0 <= beat.age_s < 5
+        later = watching.until(lambda event: isinstance(event, Heartbeat) and event.quiet_s > beat.quiet_s + 1)
+        assert isinstance(later, Heartbeat)
+        assert later.age_s > beat.age_s + 1, "the age is the run's, not the heartbeat's"
         follower.cancel("r1")
         end = watching.ending()
         assert isinstance(end, Killed)

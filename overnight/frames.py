@@ -1,0 +1,60 @@
+"""What a follower on a host says: frames, each a line of JSON and as many bytes as it announces."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from overnight.failures import Evidence, FailureKind, HostError, fail
+from overnight.hosts.protocol import Channel
+
+CHUNK_BYTES = 262_144
+
+
+class Frames:
+    """Frames out of a channel.
+
+    Args:
+        silence_s: How long nothing may be heard.
+
+    Raises:
+        TimeoutError: from `next`, when it was that long.
+        HostError: from `next`, when the channel ended or what came is no frame.
+    """
+
+    def __init__(self, channel: Channel, silence_s: float) -> None:
+        self._channel = channel
+        self._silence_s = silence_s
+        self._pending = bytearray()
+
+    def next(self) -> tuple[dict[str, Any], bytes]:
+        """A frame and the bytes that came with it; blocks until it is there."""
+        while (end := self._pending.find(b"\n")) < 0:
+            self._more()
+        frame = self._read(self._take(end + 1))
+        size = frame.get("n", 0)
+        while len(self._pending) < size:
+            self._more()
+        return frame, self._take(size)
+
+    def _read(self, line: bytes) -> dict[str, Any]:
+        try:
+            frame: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise self._broken(f"a frame cannot be read: {line[:80]!r}") from error
+        return frame
+
+    def _more(self) -> None:
+        data = self._channel.recv(CHUNK_BYTES, self._silence_s)
+        if not data:
+            words = self._channel.errors().decode("utf-8", "replace").strip()[-300:]
+            raise self._broken(f"the follower on the host ended: {words or 'no words'}")
+        self._pending += data
+
+    def _broken(self, seen: str) -> HostError:
+        return HostError(fail(FailureKind.HOST_UNREACHABLE, Evidence(source="host", seen=seen)))
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._pending[:size])
+        del self._pending[:size]
+        return taken
