@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from overnight.failures import BadInput
-from overnight.rehearsal.faults import Fault, parse_fault
+from overnight.rehearsal.faults import FAULT_HELP, Fault, parse_fault
 from overnight.rehearsal.provider import EmulatedProvider
 from overnight.rehearsal.site import Site
 from overnight.rehearsal.sites import SITE_HELP, parse_sites
@@ -33,6 +33,11 @@ examples:
   python -m overnight.rehearsal --directory /tmp/r --site intl,shape=minimax,clients=claude-cli,balance=no \\
     --site cn,shape=minimax,elsewhere=intl
   python -m overnight.rehearsal --directory /tmp/r --fault rehearsal=stream-error,says=window-used-up,at_once=yes
+  python -m overnight.rehearsal --directory /tmp/r --fault rehearsal=coded,code=1308,turn=2
+  python -m overnight.rehearsal --directory /tmp/r --fault rehearsal=drip,drips=text,every_s=5
+
+Each site speaks Anthropic's Messages (/v1/messages), OpenAI's Responses
+(/v1/responses) and chat completions (/v1/chat/completions), streaming and not.
 
 It prints one line of JSON with every URL, port and key file, then serves until
 SIGINT, SIGTERM or the end of its standard input. Keys are made once a
@@ -78,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[,SETTING=VALUE...]",
         help=f"{SITE_HELP}; default: {' and '.join(DEFAULT_SITES)}",
     )
-    add("--fault", action="append", default=[], metavar="SITE=KIND[,SETTING=VALUE...]", help="make a site fail")
+    add("--fault", action="append", default=[], metavar="SITE=KIND[,SETTING=VALUE...]", help=FAULT_HELP)
     add("--port", type=int, default=0, help="of the providers; default: any free one")
     add("--ssh-port", type=int, default=0, help="of the SSH host; default: any free one")
     add("--user", default="rehearsal", help="the user name the SSH host lets in; default: rehearsal")

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
@@ -15,15 +16,27 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 _LIFE = timedelta(days=1)
+_HOUR = timedelta(hours=1)
+_ELSEWHERE = "elsewhere.invalid"
+
+
+class Flaw(StrEnum):
+    """What is wrong with a certificate whoever signed it. A client tells it only when it trusts the certificate."""
+
+    EXPIRED = "expired"
+    """An hour ago."""
+    OTHER_NAME = "other-name"
+    """It is for another host."""
 
 
 @contextmanager
-def self_signed() -> Iterator[Path]:
+def self_signed(flaw: Flaw | None = None) -> Iterator[Path]:
     """A file with a key and its certificate for a server on 127.0.0.1, gone at the end of the block."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    ours = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = x509.SubjectAlternativeName([x509.DNSName(_ELSEWHERE)] if flaw is Flaw.OTHER_NAME else ours)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -31,7 +44,7 @@ def self_signed() -> Iterator[Path]:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _LIFE)
-        .not_valid_after(now + _LIFE)
+        .not_valid_after(now - _HOUR if flaw is Flaw.EXPIRED else now + _LIFE)
         .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())

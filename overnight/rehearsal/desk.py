@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route, Router
 
 from overnight.lockfile import Header
-from overnight.rehearsal import answers, messages, refusals, responses
+from overnight.rehearsal import answers, chat, messages, refusals, responses
 from overnight.rehearsal.dialects import Why
 from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.freecalls import FREE_CALLS, FreeCall
@@ -23,8 +23,6 @@ from overnight.rehearsal.model import Tape, probe_nonce, reply, turn_of
 from overnight.rehearsal.played import Played
 from overnight.rehearsal.refusals import Refusal
 from overnight.rehearsal.site import Call, Site, fingerprint
-
-_NOT_FOUND = {"type": "error", "error": {"type": "not_found_error", "message": "Not Found"}}
 
 
 class Desk:
@@ -42,25 +40,32 @@ class Desk:
         with self._lock:
             self._fault, self._fault_seen = fault, 0
 
-    def routes(self) -> list[Route]:
+    @cached_property
+    def app(self) -> Router:
+        """What serves the site, at its path on the server."""
         calls = FREE_CALLS[self._site.shape]
-        return [
+        routes = [
             Route("/v1/messages", partial(self._chat, messages), methods=["POST"]),
             Route("/v1/responses", partial(self._chat, responses), methods=["POST"]),
+            Route("/v1/chat/completions", partial(self._chat, chat), methods=["POST"]),
             Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
             *(Route(call.path, partial(self._free, call), methods=["GET"]) for call in calls),
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/{path:path}", self._elsewhere, methods=["GET", "POST"]),
         ]
+        return Router([Mount(f"/{self._site.name}", routes=routes)])
 
     async def _chat(self, api: answers.Api, request: Request) -> Response:
         keys, body = _keys(request), api.read(await _body(request))
         turn, stream = turn_of(body), body.get("stream") is True
-        refused = self._check_key(keys) or self._check_client(request) or self._check_chat(body)
-        fault = None if refused else self._take_fault(turn)
+        refused = self._check_key(keys) or self._check_client(request) or self._check_body(body)
+        is_probe = probe_nonce(body) is not None
+        fault = None if refused else self._take_fault(turn, probing=is_probe or not body.get("tools"))
         now = datetime.now(UTC)
         if fault:
-            refused = refusals.refusal(fault, self._site.shape, now)
+            refused = refusals.refusal(fault, self._site.shape, now, body["model"])
+        elif refused is None:
+            refused = self._check_account(body["model"])
         self._record(
             Call(
                 at=now,
@@ -72,20 +77,22 @@ class Desk:
                 model=str(body.get("model", "")),
                 tools=tuple(str(tool.get("name", "")) for tool in body.get("tools") or ()),
                 stream=stream,
-                is_probe=probe_nonce(body) is not None,
+                is_probe=is_probe,
                 turn=turn,
                 faulty=fault is not None,
             )
         )
         if refused:
-            return Played(answers.refuse(refused))
-        model = self._site.answers_as or self._site.served(body["model"]) or ""
+            return Played(answers.refuse(api.framed(refused), fault.wait_s if fault else 0))
+        model = self._site.answers_as or self._site.served(body["model"]) or body["model"]
         said = reply(body, self._tapes)
         said = replace(said, wait_s=said.wait_s + self._site.wait_s)
-        return Played(answers.speak(said, model, turn, stream=stream, fault=fault, shape=self._site.shape, api=api))
+        speak = partial(answers.speak, said, model, turn, fault=fault, shape=self._site.shape, api=api)
+        return Played(speak(stream=stream, usage=_asks_usage(body)))
 
     async def _count_tokens(self, request: Request) -> Response:
-        refused = self._check_key(_keys(request)) or self._check_model(await _body(request))
+        body = await _body(request)
+        refused = self._check_key(_keys(request)) or self._check_body(body) or self._check_model(body["model"])
         return self._plain(request, refused, {"input_tokens": len(await request.body()) // 4})
 
     async def _models(self, request: Request) -> Response:
@@ -112,10 +119,10 @@ class Desk:
 
     async def _elsewhere(self, request: Request) -> Response:
         """The start page and the greeting that clients warm up on need no key; nothing else is here."""
-        known = _path(request) in ("/", "/api/hello")
-        answer = JSONResponse({"message": "hello"}) if known else JSONResponse(_NOT_FOUND, 404)
-        self._note(request, answer.status_code)
-        return answer
+        path = _path(request)
+        known = path in ("/", "/api/hello")
+        refused = None if known else refusals.refuse_path(self._site.shape, request.method, path)
+        return self._plain(request, refused, {"message": "hello"})
 
     def _plain(self, request: Request, refused: Refusal | None, content: Mapping[str, Any]) -> Response:
         self._note(request, refused.status if refused else 200)
@@ -150,30 +157,37 @@ class Desk:
             return None
         return refusals.refuse(self._site.shape, Why.CLIENT)
 
-    def _check_chat(self, body: Mapping[str, Any]) -> Refusal | None:
-        refused = self._check_model(body)
+    def _check_body(self, body: Mapping[str, Any]) -> Refusal | None:
+        if isinstance(body.get("messages"), list) and isinstance(body.get("model"), str):
+            return None
+        problem = "model and messages (or input) are required"
+        return refusals.refuse(self._site.shape, Why.BAD_REQUEST, problem=problem)
+
+    def _check_account(self, model: str) -> Refusal | None:
+        refused = self._check_model(model)
         if refused:
             return refused
-        if body["model"] in self._site.outside_plan:
-            return refusals.refuse(self._site.shape, Why.OUTSIDE_PLAN, model=body["model"])
+        if model in self._site.outside_plan:
+            return refusals.refuse(self._site.shape, Why.OUTSIDE_PLAN, model=model)
         return None if self._site.balance else refusals.refuse(self._site.shape, Why.NO_BALANCE)
 
-    def _check_model(self, body: Mapping[str, Any]) -> Refusal | None:
-        if not isinstance(body.get("messages"), list) or not isinstance(body.get("model"), str):
-            problem = "model and messages (or input) are required"
-            return refusals.refuse(self._site.shape, Why.BAD_REQUEST, problem=problem)
-        if self._site.served(body["model"]) is None:
-            return refusals.refuse(self._site.shape, Why.UNKNOWN_MODEL, model=body["model"])
-        return None
+    def _check_model(self, model: str) -> Refusal | None:
+        known = self._site.served(model) is not None
+        return None if known else refusals.refuse(self._site.shape, Why.UNKNOWN_MODEL, model=model)
 
-    def _take_fault(self, turn: int) -> Fault | None:
+    def _take_fault(self, turn: int, *, probing: bool) -> Fault | None:
         with self._lock:
             fault = self._fault
-            if fault is None or turn < fault.turn:
+            if fault is None or turn < fault.turn or (probing and fault.spares_probes):
                 return None
             self._fault_seen += 1
             hit = self._fault_seen - fault.after
         return fault if hit > 0 and (fault.times is None or hit <= fault.times) else None
+
+
+def _asks_usage(body: Mapping[str, Any]) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, Mapping) and options.get("include_usage") is True
 
 
 def _status(refused: Refusal | None, fault: Fault | None) -> int | None:

@@ -27,13 +27,14 @@ class Why(StrEnum):
     KEY_ELSEWHERE = "key-elsewhere"
     """The key is right in another region of the vendor."""
     FORBIDDEN = "forbidden"
-    PLACE = "place"
+    PLACE = "region-refused"
     """Requests from this place are not served."""
     CLIENT = "client"
     """The plan is for other clients."""
     UNKNOWN_MODEL = "unknown-model"
     OUTSIDE_PLAN = "outside-plan"
     BAD_REQUEST = "bad-request"
+    TOO_LARGE = "too-large"
     CONTENT = "content-refused"
     NO_BALANCE = "no-balance"
     CREDIT_TOO_LOW = "credit-too-low"
@@ -76,6 +77,7 @@ _ANTHROPIC = {
     Why.CLIENT: Words(403, "permission_error", "This client may not be used with this key."),
     Why.UNKNOWN_MODEL: Words(404, "not_found_error", "model: {model}"),
     Why.BAD_REQUEST: Words(400, "invalid_request_error", "{problem}"),
+    Why.TOO_LARGE: Words(413, "request_too_large", "Request exceeds the maximum size"),
     Why.CONTENT: Words(400, "invalid_request_error", "Output blocked by content filtering policy"),
     Why.CREDIT_TOO_LOW: Words(
         400, "invalid_request_error", "Your credit balance is too low to access the Anthropic API."
@@ -160,7 +162,7 @@ _OPENROUTER = {
     Why.OVERLOADED: Words(503, "", "No provider is available", "503"),
 }
 
-_TABLES: dict[Shape, dict[Why, Words]] = {
+TABLES: dict[Shape, dict[Why, Words]] = {
     "anthropic": _ANTHROPIC,
     "zhipu": _ZHIPU,
     "moonshot": _MOONSHOT,
@@ -176,8 +178,8 @@ def words_of(shape: Shape, why: Why) -> tuple[Shape, Words]:
     for table in (shape, "anthropic"):
         nearest: Why | None = why
         while nearest is not None:
-            if nearest in _TABLES[table]:
-                return table, _TABLES[table][nearest]
+            if nearest in TABLES[table]:
+                return table, TABLES[table][nearest]
             nearest = _NEAREST.get(nearest)
     raise KeyError(why)
 

@@ -7,8 +7,11 @@ from typing import Any
 
 from overnight.rehearsal.dialects import Shape, Words, body_in_ok
 from overnight.rehearsal.model import Reply, Request
+from overnight.rehearsal.refusals import Refusal
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+WORDS_AT = 2
+ENDING = 2
 
 _USAGE = {"input_tokens": 100, "output_tokens": 10}
 
@@ -23,7 +26,7 @@ def turn_body(reply: Reply, model: str, turn: int) -> bytes:
     return json.dumps(_message(reply, model, turn), ensure_ascii=False).encode()
 
 
-def turn_events(reply: Reply, model: str, turn: int) -> tuple[bytes, ...]:
+def turn_events(reply: Reply, model: str, turn: int, *, usage: bool) -> tuple[bytes, ...]:  # noqa: ARG001  # always told
     """A turn of the model as server-sent events; texts and arguments come in two deltas."""
     message = _message(reply, model, turn)
     ending = {"stop_reason": message["stop_reason"], "stop_sequence": None}
@@ -40,6 +43,11 @@ def error_event(spoken: Shape, words: Words) -> bytes:
     """An error in a stream that began with HTTP 200. OpenRouter gives its events no name."""
     name = "" if spoken == "openrouter" else "event: error\n"
     return f"{name}data: {json.dumps(body_in_ok(spoken, words), ensure_ascii=False)}\n\n".encode()
+
+
+def framed(refused: Refusal) -> Refusal:
+    """The refusal as it is: the tables hold this API's bodies."""
+    return refused
 
 
 def _message(reply: Reply, model: str, turn: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Providers on loopback that speak the Anthropic Messages API and the OpenAI Responses API, well or badly.
+"""Providers on loopback that speak Anthropic's Messages and OpenAI's Responses and chat completions, well or badly.
 
-One server holds several sites, `http://127.0.0.1:PORT/<site>`. Faults hit chat
+One server holds many sites, `http://127.0.0.1:PORT/<site>`. Faults hit chat
 requests alone: a site whose chat is broken still lists its models, as real
-ones do, and a key or model that is not right is refused before any fault.
+ones do, and a key that is not right is refused before any fault.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
-from overnight.rehearsal.certificate import certificates_in, self_signed
+from overnight.rehearsal.certificate import Flaw, certificates_in, self_signed
 from overnight.rehearsal.desk import Desk
 from overnight.rehearsal.faults import Fault
 from overnight.rehearsal.loop import LoopThread
@@ -35,16 +35,23 @@ class EmulatedProvider:
         tapes: What the model does, for every site.
         port: 0 for any free one. One in use is an OSError on entry.
         tls: Serve https alone, with a certificate of its own making that no client trusts
-            unless it is given `certificate` (PEM, empty before entry and without TLS).
+            unless it is given `certificate` (PEM, empty before entry and without TLS). With a Flaw
+            not even then.
     """
 
-    def __init__(self, sites: Sequence[Site], tapes: Sequence[Tape] = (), port: int = 0, *, tls: bool = False) -> None:
-        self._desks = {site.name: Desk(site, tuple(tapes), self._record) for site in sites}
+    def __init__(
+        self, sites: Sequence[Site], tapes: Sequence[Tape] = (), port: int = 0, *, tls: bool | Flaw = False
+    ) -> None:
+        self._tapes = tuple(tapes)
         self._port = port
         self._tls = tls
         self.certificate = ""
         self._lock = threading.Lock()
         self._calls: list[Call] = []
+        self._desks: dict[str, Desk] = {}
+        self._calls_of: dict[str, list[Call]] = {}
+        for site in sites:
+            self._open(site)
 
     def __enter__(self) -> Self:
         listener = _listener(self._port)
@@ -65,11 +72,21 @@ class EmulatedProvider:
             raise KeyError(site)
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}/{site}"
 
+    def add_site(self, site: Site) -> str:
+        """Serve one more site from now on, and return its URL; in place of the one with its name, if there is one."""
+        self._open(site)
+        return self.url(site.name)
+
     @property
     def calls(self) -> list[Call]:
         """Every request so far, oldest first."""
         with self._lock:
             return list(self._calls)
+
+    def calls_of(self, site: str) -> list[Call]:
+        """Every request to this site so far, oldest first; its cost does not grow with the other sites."""
+        with self._lock:
+            return list(self._calls_of[site])
 
     def set_fault(self, site: str, fault: Fault | None) -> None:
         """From the next request on `site` fails in this way, or is well again with None."""
@@ -78,12 +95,23 @@ class EmulatedProvider:
     def _record(self, call: Call) -> None:
         with self._lock:
             self._calls.append(call)
+            self._calls_of[call.site].append(call)
+
+    def _open(self, site: Site) -> None:
+        with self._lock:
+            self._calls_of.setdefault(site.name, [])
+            self._desks[site.name] = Desk(site, self._tapes, self._record)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        desk = self._desks.get(scope["path"].split("/")[1])
+        await (desk.app if desk else PlainTextResponse("no such site", 404))(scope, receive, send)
 
     async def _start(self, listener: socket.socket) -> None:
-        app = Starlette(routes=[Mount(f"/{name}", routes=desk.routes()) for name, desk in self._desks.items()])
-        with self_signed() if self._tls else nullcontext() as chain:
+        flaw = self._tls if isinstance(self._tls, Flaw) else None
+        with self_signed(flaw) if self._tls else nullcontext() as chain:
             config = uvicorn.Config(
-                app,
+                self._serve,
+                interface="asgi3",  # which it cannot see of a method
                 http="h11",
                 ws="none",
                 loop="asyncio",

@@ -14,8 +14,11 @@ from typing import Any
 
 from overnight.rehearsal.dialects import Shape, Words
 from overnight.rehearsal.model import Reply, Request
+from overnight.rehearsal.refusals import Refusal
 
 PING = b'event: keepalive\ndata: {"type": "keepalive"}\n\n'
+WORDS_AT = 2
+ENDING = 1
 
 _USAGE = {
     "input_tokens": 100,
@@ -60,7 +63,7 @@ def turn_body(reply: Reply, model: str, turn: int) -> bytes:
     return json.dumps(_response(reply, model, turn), ensure_ascii=False).encode()
 
 
-def turn_events(reply: Reply, model: str, turn: int) -> tuple[bytes, ...]:
+def turn_events(reply: Reply, model: str, turn: int, *, usage: bool) -> tuple[bytes, ...]:  # noqa: ARG001  # always told
     """A turn of the model as server-sent events; texts and arguments come in two deltas."""
     response = _response(reply, model, turn)
     opening = {**response, "status": "in_progress", "output": [], "usage": None}
@@ -77,6 +80,11 @@ def error_event(spoken: Shape, words: Words) -> bytes:  # noqa: ARG001  # what e
     code = words.code or _CODES.get(words.type) or words.type
     failed = {"id": "resp_rehearsal", "object": "response", "status": "failed", "output": []}
     return _event("response.failed", response={**failed, "error": {"code": code, "message": words.message}})
+
+
+def framed(refused: Refusal) -> Refusal:
+    """The refusal as it is: no vendor has been seen to have other words for this API."""
+    return refused
 
 
 def _response(reply: Reply, model: str, turn: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Site:
 
     It sees headers, never the variables that a client read them from. What it
     refuses it refuses in the words of its `shape`, in this order: place, key,
-    client, body, model, plan, balance; then comes the fault.
+    client, body; then comes the fault, then model, plan, balance.
 
     Args:
         name: Part of its URL.

@@ -97,8 +97,8 @@ def test_a_wrong_url_and_a_wrong_model_are_told_apart(provider: EmulatedProvider
     assert (unknown.sent.kind, unknown.other) == (K.MODEL_UNKNOWN, None)
     assert "code 1211" in unknown.sent.evidence.seen
     elsewhere = ask(provider.url("bearer") + "/v1")
-    assert elsewhere.sent.status == 404
-    assert "Not Found" in elsewhere.sent.evidence.seen
+    assert (elsewhere.sent.status, elsewhere.sent.kind) == (200, K.NOT_THE_API)
+    assert "404 NOT_FOUND" in elsewhere.sent.evidence.seen
     assert not elsewhere.sent.ok
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from overnight.failures import BadInput
-from overnight.rehearsal.faults import Fault, FaultKind, parse_fault
+from overnight.rehearsal.faults import FAULT_HELP, Fault, FaultKind, parse_fault
 from overnight.rehearsal.provider import EmulatedProvider
 from tests.overnight.rehearsal.test_provider import CHAT, asking, events
 
@@ -20,6 +22,12 @@ ANSWERED: dict[FaultKind, tuple[int, str, str]] = {
     F.KEY_REFUSED: (401, "json", '{"code": "1000", "message": "身份验证失败。"}'),
     F.FORBIDDEN: (403, "json", '"permission_error"'),
     F.CONTENT_REFUSED: (400, "json", '"code": "1301"'),
+    F.REGION_REFUSED: (403, "json", '{"error": {"type": "forbidden", "message": "Request not allowed"}}'),
+    F.FIREWALL_PAGE: (403, "html", "<html>"),
+    F.MODEL_NOT_FOUND: (404, "json", '"not_found_error", "message": "model: rehearsal-large"'),
+    F.UNKNOWN_MODEL: (400, "json", '"code": "1211"'),
+    F.TOO_LARGE: (413, "json", '"request_too_large"'),
+    F.CODED: (429, "json", '"code": "1303"'),
     F.CREDIT_TOO_LOW: (400, "json", "Your credit balance is too low"),
     F.PAYMENT_REQUIRED: (402, "json", '"billing_error"'),
     F.RATE_LIMITED: (429, "json", '"code": "1302"'),
@@ -39,16 +47,24 @@ ANSWERED: dict[FaultKind, tuple[int, str, str]] = {
     F.EMPTY: (200, "json", ""),
 }
 SPOILED = {F.HANG, F.HEADERS_ONLY, F.STALL, F.CUT, F.STREAM_ERROR, F.DRIP}
+IN_EACH_API = {F.TRUNCATED, F.EMPTY_STREAM, F.NO_STOP, F.EMPTY_ANSWER, F.SLOW}  # test_faults_on_the_wire
 
 
 def test_every_fault_is_seen_by_a_test_here() -> None:
-    assert set(ANSWERED) | SPOILED == set(FaultKind)
+    assert set(ANSWERED) | SPOILED | IN_EACH_API == set(FaultKind)
+
+
+def test_the_help_and_the_readme_name_every_fault() -> None:
+    readme = Path(__file__).parents[3].joinpath("README.md").read_text()
+    for kind in FaultKind:
+        assert re.search(rf"\b{kind}[,;]", FAULT_HELP), kind
+        assert f"`{kind}`" in readme, kind
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", ANSWERED)
 def test_a_fault_that_answers(provider: EmulatedProvider, http: httpx.Client, kind: FaultKind, stream: bool) -> None:
-    provider.set_fault("bearer", Fault(kind, resets_at=RESET))
+    provider.set_fault("bearer", Fault(kind, resets_at=RESET, code="1303" if kind is F.CODED else None))
     answer = http.post(provider.url("bearer") + CHAT, json=asking(stream=stream))
     status, content, piece = ANSWERED[kind]
     assert answer.status_code == status
@@ -200,7 +216,21 @@ def test_a_wrong_key_is_refused_before_any_fault(provider: EmulatedProvider, htt
     assert statuses(provider, http, 2) == [529, 200]
 
 
+def test_a_fault_hits_whatever_model_is_asked_for(provider: EmulatedProvider, http: httpx.Client) -> None:
+    other = {**asking(), "model": "no-such-model"}
+    provider.set_fault("bearer", Fault(F.OVERLOADED))
+    assert http.post(provider.url("bearer") + CHAT, json=other).status_code == 529
+    provider.set_fault("bearer", Fault(F.EMPTY_ANSWER))
+    assert http.post(provider.url("bearer") + CHAT, json=other).json()["model"] == "no-such-model"
+    provider.set_fault("bearer", None)
+    assert http.post(provider.url("bearer") + CHAT, json=other).json()["error"]["code"] == "1211"
+
+
 def test_a_fault_is_read_from_text() -> None:
+    assert parse_fault("coded,code=1308,turn=2") == Fault(F.CODED, code="1308", turn=2)
+    assert parse_fault("stream-error,code=1308") == Fault(F.STREAM_ERROR, code="1308")
+    assert parse_fault("drip,drips=text") == Fault(F.DRIP, drips="text")
+    assert parse_fault("slow,wait_s=60") == Fault(F.SLOW, wait_s=60)
     assert parse_fault("hang") == Fault(F.HANG)
     assert parse_fault("rate-limited,after=1,times=2,turn=3,retry_after_s=4") == Fault(F.RATE_LIMITED, 1, 2, 3, 4)
     assert parse_fault("window-used-up,resets_at=2026-11-22T18:00:00Z") == Fault(F.WINDOW_USED_UP, resets_at=RESET)
@@ -220,6 +250,12 @@ def test_a_fault_is_read_from_text() -> None:
         ("hang,times=many", "valid integer"),
         ("error-in-ok,says=hang", "hang is no error in words"),
         ("error-in-ok,says=no-balanc", "Did you mean no-balance"),
+        ("coded", "coded needs a code"),
+        ("coded,code=1399", r"1399 is no code; known are 1000, 1001, .*Did you mean 13"),
+        ("hang,code=1308", "a code is for coded, error-in-ok and stream-error"),
+        ("stream-error,code=1308,says=no-balance", "without says"),
+        ("drip,drips=word", "Known: ping, text"),
+        ("slow", "slow needs wait_s"),
     ],
 )
 def test_a_fault_that_cannot_be_read_is_refused_by_name(text: str, said: str) -> None:

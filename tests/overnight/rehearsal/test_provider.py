@@ -112,8 +112,9 @@ def test_the_other_paths_answer(provider: EmulatedProvider, http: httpx.Client) 
     assert http.post(base + "/v1/messages/count_tokens", json=asking()).json()["input_tokens"] > 0
     assert [m["id"] for m in http.get(base + "/v1/models").json()["data"]] == ["rehearsal-large", "rehearsal-small"]
     assert http.get(base + "/v1/models", headers=Header.BEARER.carry("other")).status_code == 401
-    assert http.post(base + "/v1/v1/messages", json=asking()).status_code == 404
-    assert [(c.method, c.path, c.status) for c in provider.calls][-1] == ("POST", "/v1/v1/messages", 404)
+    assert http.post(base + "/v1/v1/messages", json=asking()).json()["msg"] == "404 NOT_FOUND"
+    assert http.post(base.replace("bearer", "nobody") + "/v1/messages", json=asking()).text == "no such site"
+    assert [(c.method, c.path, c.status) for c in provider.calls][-1] == ("POST", "/v1/v1/messages", 200)
 
 
 def test_a_call_is_recorded_without_its_key(provider: EmulatedProvider, http: httpx.Client) -> None:
@@ -182,3 +183,18 @@ def test_the_same_port_serves_again_after_a_stop(bare: httpx.Client) -> None:
             assert bare.get(first.url("bearer") + "/api/hello").status_code == 200
         with EmulatedProvider(SITES, port=port or 0) as again:
             assert bare.get(again.url("bearer") + "/api/hello").status_code == 200
+
+
+def test_one_server_holds_a_site_for_every_case_and_takes_more(http: httpx.Client) -> None:
+    with EmulatedProvider([Site(f"s{number}", KEY) for number in range(600)]) as running:
+        running.set_fault("s599", Fault(FaultKind.OVERLOADED))
+        added = running.add_site(Site("late", KEY, wait_s=0))
+        assert [http.post(running.url(name) + CHAT, json=asking()).status_code for name in ("s0", "s599")] == [200, 529]
+        assert http.post(added + CHAT, json=asking()).status_code == 200
+        assert [call.site for call in running.calls] == ["s0", "s599", "late"]
+        assert [(call.site, call.status) for call in running.calls_of("s599")] == [("s599", 529)]
+        assert running.calls_of("s1") == []
+        with pytest.raises(KeyError):
+            running.calls_of("nobody")
+        running.add_site(Site("late", KEY, answers_as="another-model"))
+        assert http.post(added + CHAT, json=asking()).json()["model"] == "another-model"
