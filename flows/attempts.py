@@ -23,7 +23,7 @@ from overnight.failures import Evidence, Failure, FailureError, FailureKind, fai
 from overnight.ledger import Ledger
 from overnight.night import Night, Stages, now
 from overnight.preflight import Checked
-from overnight.report import EXIT_INTERRUPTED, BatchReport, RunReport, count, exit_code, last_attempts
+from overnight.report import EXIT_INTERRUPTED, BatchReport, RunReport, count, exit_code, kills, last_attempts
 from overnight.report import State as RunState
 from overnight.spec import TaskSpec
 from tasks.announce import route_shut, run_finished
@@ -80,6 +80,8 @@ async def carry_out(
                 routes=night.routes(),
                 runs=runs,
                 counts=count(runs),
+                kills=kills(runs),
+                spared=sum(run.monitor.spared for run in runs if run.monitor),
             )
             await publish(night, report)
         return report
@@ -234,7 +236,7 @@ async def attempt(night: Night, task: TaskSpec, number: int, queued_s: float) ->
         with stages.timed("run"):
             stages.watched = await monitor(night, plan)
         if stages.watched.undecided:
-            return night.left(plan, stages, stages.watched.stopped)
+            return night.left(plan, stages, stages.watched.lost)
         proven = night.diagnose(plan, stages)
         if proven is not None and proven.shuts_route:
             night.shut(plan.route, proven)

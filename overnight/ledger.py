@@ -25,11 +25,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from overnight.failures import BadInput, Failure
+from overnight.failures import BadInput
 from overnight.handle import RunHandle
 from overnight.lockfile import suggest
 from overnight.report import RunReport
 from overnight.spec import BatchSpec
+from overnight.stop import Stop
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -128,9 +129,9 @@ class Ledger:
     def handle(self, run_id: str) -> RunHandle | None:
         return _read(self.directory / "runs" / run_id / "handle.json", RunHandle)
 
-    def stop(self, run_id: str) -> Failure | None:
+    def stop(self, run_id: str) -> Stop | None:
         """Why an earlier controller asked the host to end this run, if it did."""
-        return _read(self.directory / "runs" / run_id / "stop.json", Failure)
+        return _read(self.directory / "runs" / run_id / "stopped.json", Stop)
 
     def outcome(self, run_id: str) -> RunReport | None:
         return _read(self.directory / "runs" / run_id / "outcome.json", RunReport)

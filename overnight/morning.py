@@ -55,6 +55,7 @@ def markdown(report: BatchReport) -> str:
         "",
         *[_route_line(route) for route in report.routes],
         "",
+        *([*judged(report), ""] if report.kills or report.spared else []),
         "## Tasks",
         "",
     ]
@@ -71,6 +72,9 @@ def run_markdown(run: RunReport) -> str:
         lines += [f"- `{c.sha[:10]}` {c.subject}" for c in run.commits] + [""]
     if run.failure:
         lines += [*_failure_lines(run.failure), ""]
+    if run.monitor and run.monitor.rule:
+        running = "; ".join(f"`{command}`" for command in run.monitor.running) or "nothing that could be seen"
+        lines += [f"Ended by the rule {run.monitor.rule} at {run.monitor.at_s:.0f} s, running: {running}.", ""]
     if run.claims:
         lines += [f"The agent's claim does not hold: {run.claims}.", ""]
     if run.leftovers:
@@ -109,8 +113,21 @@ def summary(report: BatchReport, directory: Path, pages: str | None) -> str:
     again = [run.task_id for run in last if run.state != "succeeded" and not run.left_running]
     if again:
         lines.append(f"  again:  the same command with --only {','.join(again)}, once that is mended")
+    lines += [f"  {words}" for words in judged(report)]
     lines += [f"  report: {directory / 'report.md'}", f"  logs:   {directory / 'runs'}"]
     return "\n".join([*lines, *([f"  pages:  {pages}"] if pages else []), "", ""])
+
+
+def judged(report: BatchReport) -> list[str]:
+    """What the monitor ended by which rule, and what became of it; empty for a night it did not step into."""
+    lines = []
+    if report.kills:
+        by = ", ".join(f"{many(each.runs, 'run')} by {each.rule}" for each in report.kills)
+        after = sum(each.progress_after for each in report.kills)
+        lines.append(f"ended early: {by}; {after or 'none'} of them did something of use afterwards")
+    if report.spared:
+        lines.append(f"let go on: {many(report.spared, 'time')} a clock ran out and the run was found at work")
+    return lines
 
 
 def _task_lines(run: RunReport) -> list[str]:

@@ -8,31 +8,31 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from overnight.collected import Collected
 from overnight.failures import BadInput, Evidence, Failure, FailureError, FailureKind, Family, HostError, Retry, fail
 from overnight.follow import LinkState
 from overnight.git import bare
+from overnight.guard import Guard
 from overnight.handle import RunHandle
 from overnight.harnesses.protocol import Harness
 from overnight.ledger import Ledger
 from overnight.lockfile import ProviderLock
+from overnight.monitor import watched
 from overnight.morning import many
 from overnight.plan import Planner, RunPlan
-from overnight.preflight import QUESTION, Checked, Question, check
+from overnight.preflight import QUESTION, Checked, Question, check, reprobes
 from overnight.report import RouteReport, RunReport, State, Verify
 from overnight.route import Route
 from overnight.spec import BatchSpec, TaskSpec
 from overnight.stages import Stages, Watched, diagnose, run_report, state_after
 from overnight.station import Interrupt, Station
-from overnight.transcript import Said
 from overnight.verify import verify
-from overnight.watch import Watch, describe
+from overnight.watch import Watch
 from overnight.workspace import home_of
 
 __all__ = ["Night", "Stages", "Tell", "Watched", "now"]
@@ -79,11 +79,19 @@ class Night:
         Raises:
             HostError: the host could not be reached for now; worth another try.
         """
+        question, route = self._question(task), task.route
+        self.ledger.save(question.plan.run_id, "plan", question.plan.shown())
+        self.tell(str(route), "preflight", "probing")
+        found = check(question, self.stations[route.host], self.key, lambda: self.interrupt)
+        self.settle(found)
+        return found
+
+    def _question(self, task: TaskSpec) -> Question:
+        """A new probe of a task's route."""
         route = task.route
         nonce = f"nonce{os.urandom(4).hex()}"
         plan = self.planner.probe(task, nonce, QUESTION.format(nonce=nonce))
-        self.ledger.save(plan.run_id, "plan", plan.shown())
-        question = Question(
+        return Question(
             plan=plan,
             nonce=nonce,
             harness=self.harnesses[route.harness],
@@ -91,10 +99,6 @@ class Night:
             entry=self.lock.harnesses[route.harness],
             directory=self.ledger.run_dir(plan.run_id),
         )
-        self.tell(str(route), "preflight", "probing")
-        found = check(question, self.stations[route.host], self.key, lambda: self.interrupt)
-        self.settle(found)
-        return found
 
     def settle(self, found: Checked) -> None:
         """Record what preflight found of a route."""
@@ -197,27 +201,11 @@ class Night:
         """Follow a run until it ends, is stopped for a cause, or this process is told to leave it."""
         provider = self.lock.providers[plan.route.provider]
         watch = Watch(plan, self.harnesses[plan.route.harness], provider.errors)
-        began = time.monotonic()
-
-        def note(said: Said) -> None:
-            words = describe(said.event)
-            self.ledger.log(plan.run_id, now(), "agent", at_s=round(said.at_s, 1), said=words)
-            self.tell(plan.task_id, "run", words)
-
-        stopped = self.stations[plan.route.host].attend(
-            plan,
-            self.ledger.run_dir(plan.run_id),
-            self.key(plan.route.provider),
-            watch,
-            tell=note,
-            interrupted=lambda: self.interrupt,
-            stopped=self.ledger.stop(plan.run_id),
-            stopping=lambda failure: self.ledger.save(plan.run_id, "stop", failure),
-        )
-        ending = watch.ending
-        how = {"ending": type(ending).__name__.lower(), **asdict(ending)} if ending else {}
-        self.ledger.log(plan.run_id, now(), "ended" if ending else "left", stopped=str(stopped or ""), **how)
-        return Watched(watch, stopped, time.monotonic() - began)
+        task = next(task for task in self.batch.tasks if task.id == plan.task_id)
+        station, key = self.stations[plan.route.host], self.key(plan.route.provider)
+        asked_again = reprobes(lambda: self._question(task), station, key, lambda: watch.age_s)
+        tell = partial(self.tell, plan.task_id, "run")
+        return watched(Guard(watch, asked_again), station, self.ledger, key, tell, lambda: self.interrupt)
 
     def collect(self, plan: RunPlan, handle: RunHandle) -> Collected:
         """Bring the commits home.

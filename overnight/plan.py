@@ -183,6 +183,7 @@ class Planner:
                 "total_s": mode.total_s,
                 "first_event_s": None,
                 "quiet_s": None,
+                "turn_s": None,
                 "no_change_s": None,
                 "grace_s": 2.0,
             }

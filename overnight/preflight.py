@@ -11,16 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight.events import Act, Exited
 from overnight.failures import Evidence, Failure, FailureError, FailureKind, Family, Retry, fail
+from overnight.guard import Guard
 from overnight.harnesses.protocol import Harness
 from overnight.lockfile import HarnessEntry, Provider
 from overnight.outcome import process_failure
 from overnight.plan import RunPlan
 from overnight.probe import Direct, direct, wrong_header
+from overnight.reprobe import Agents, Reprobed, Reprobes
 from overnight.route import Route
 from overnight.station import GONE_S, Interrupt, Station
 from overnight.watch import Watch
@@ -76,9 +78,7 @@ def check(
             return Checked(route, time.monotonic() - began, bad, executable, version)
         key = reveal(route.provider)
         with ThreadPoolExecutor(1, "direct-probe") as pool:
-            rules, timeout_s = question.provider.errors, _direct_s(question)
-            asked = (plan.base_url, plan.header, key, route.model, rules, timeout_s, plan.speaks)
-            answer = pool.submit(direct, *asked)
+            answer = pool.submit(_direct, question, key, question.entry.probe.timing.request_timeout_s)
             watch, failure = ask(question, station, plan.located(executable), key, interrupted)
             found = answer.result()
     except FailureError as error:
@@ -91,8 +91,48 @@ def check(
     )
 
 
-def _direct_s(question: Question) -> float:
-    return question.entry.probe.timing.request_timeout_s
+def _direct(question: Question, key: str, timeout_s: float) -> Direct:
+    plan = question.plan
+    asked = (plan.base_url, plan.header, key, plan.route.model, question.provider.errors, timeout_s, plan.speaks)
+    return direct(*asked)
+
+
+def reprobes(question: Callable[[], Question], station: Station, key: str, age_s: Callable[[], float]) -> Reprobes:
+    """How the route of a living run is asked again. Neither call raises for what network, provider or host do.
+
+    Args:
+        question: Makes a new probe of the route.
+        age_s: Of the run, for the evidence.
+    """
+
+    def again(asked: Question, timeout_s: float) -> Reprobed:
+        found = _direct(asked, key, timeout_s)
+        return Reprobed(at_s=round(age_s(), 1), direct=found, named=_wrong_header(asked, found))
+
+    def both(timeout_s: float) -> Reprobed:
+        asked = question()
+        with ThreadPoolExecutor(1, "direct-probe") as pool:
+            answer = pool.submit(again, asked, timeout_s)
+            agent = _ask_agent(asked, station, key, timeout_s)
+            return replace(answer.result(), agent=agent)
+
+    return Reprobes(lambda timeout_s: again(question(), timeout_s), both)
+
+
+def _ask_agent(question: Question, station: Station, key: str, timeout_s: float) -> Agents:
+    """The agent's own probe, ended when it has no answer in time."""
+    deadline = time.monotonic() + timeout_s
+
+    def late() -> Interrupt | None:
+        return "cancel" if time.monotonic() > deadline else None
+
+    try:
+        executable, _ = station.locate(question.harness)
+        watch, failure = ask(question, station, question.plan.located(executable), key, late)
+    except FailureError as error:
+        return Agents(error.failure)
+    failure = failure or not_health(question, watch)
+    return Agents(failure, answered=failure is None or failure.kind is not _K.CANCELLED)
 
 
 def ask(
@@ -107,16 +147,18 @@ def ask(
         HostError: the connection failed.
     """
     watch = Watch(plan, question.harness, question.provider.errors)
+    guard = Guard(watch)
     station.start(plan, "{tmp}", key)
-    stopped = station.attend(
+    lost = station.attend(
         plan,
         question.directory,
         key,
-        watch,
+        guard,
         tell=lambda _: None,
         interrupted=lambda: "cancel" if interrupted() else None,
         give_up_s=GONE_S,
     )
+    stopped = lost or (guard.stop.failure if guard.stop else None)
     return watch, process_failure(watch.transcript, watch.said(), stopped, plan.route.names)
 
 
@@ -127,15 +169,13 @@ def verdict(question: Question, watch: Watch, failure: Failure | None, found: Di
     way. The direct probe names the cause when both fail, since it still has the
     provider's code; it never shuts a route on which the agent got through.
     """
-    plan, names = question.plan, question.plan.route.names
+    names = question.plan.route.names
     if failure is None:
         return not_health(question, watch)
     if failure.kind is _K.CANCELLED:
         return failure
-    if found.wrong_header:
-        right = [name for name, header in question.harness.HEADER_OF.items() if header is not plan.header]
-        route = plan.route
-        named = wrong_header(found, route.provider, route.harness, plan.key_variable, right)
+    named = _wrong_header(question, found)
+    if named is not None:
         return named.model_copy(update={"evidence": (*named.evidence, *failure.evidence)})
     if found.sent.ok:
         seen = Evidence(source="probe", seen=f"the same key by direct call: {found.sent.evidence.seen}")
@@ -164,6 +204,15 @@ def not_health(question: Question, watch: Watch) -> Failure | None:
         seen = f"asked for {plan.route.model}, answered by {answered}"
         return fail(_K.MODEL_MISMATCH, Evidence(source="event", seen=seen), names=names)
     return None
+
+
+def _wrong_header(question: Question, found: Direct) -> Failure | None:
+    """The failure of a key that is taken in the other header only."""
+    if not found.wrong_header:
+        return None
+    plan, route = question.plan, question.plan.route
+    right = [name for name, header in question.harness.HEADER_OF.items() if header is not plan.header]
+    return wrong_header(found, route.provider, route.harness, plan.key_variable, right)
 
 
 def bad_version(question: Question, version: str | None) -> Failure | None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from overnight.collected import Commit, Leftovers
 from overnight.failures import Failure
 from overnight.route import Route
+from overnight.stop import Audit, Rule
 
 State = Literal["succeeded", "failed", "skipped", "cancelled", "lost"]
 
@@ -84,11 +85,21 @@ class RunReport(_Record):
     tokens: int | None = None
     usd: float | None = Field(None, description="The harness's own figure, only where it is a real price")
     claims: str | None = Field(None, description="What the agent claimed that does not hold, in our words")
+    named_at: datetime | None = Field(None, description="When the cause of its failure was known")
+    monitor: Audit | None = Field(None, description="How the monitor judged it; null when nobody followed it")
     log: str | None = Field(None, description="Folder with the run's output and events on this machine")
 
     @property
     def route(self) -> Route:
         return Route(host=self.host, harness=self.harness, provider=self.provider, model=self.model)
+
+
+class Kills(_Record):
+    """What one rule of the monitor did in this batch."""
+
+    rule: Rule
+    runs: int = Field(description="Attempts it ended")
+    progress_after: int = Field(description="Of these, how many were later seen to have done something of use")
 
 
 class BatchReport(_Record):
@@ -105,6 +116,8 @@ class BatchReport(_Record):
     routes: tuple[RouteReport, ...]
     runs: tuple[RunReport, ...]
     counts: dict[State, int]
+    kills: tuple[Kills, ...] = Field((), description="What the monitor ended, by rule")
+    spared: int = Field(0, description="How often a clock ran out and a look at the host showed the run at work")
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
@@ -122,6 +135,17 @@ def count(runs: Sequence[RunReport]) -> dict[State, int]:
     found = Counter(run.state for run in last_attempts(runs))
     states: tuple[State, ...] = ("succeeded", "failed", "skipped", "cancelled", "lost")
     return {state: found.get(state, 0) for state in states}
+
+
+def kills(runs: Sequence[RunReport]) -> tuple[Kills, ...]:
+    """The monitor held against what became of the runs it ended."""
+    ended = [run.monitor for run in runs if run.monitor is not None and run.monitor.rule is not None]
+    rules = sorted({audit.rule for audit in ended if audit.rule is not None})
+    of = {rule: [audit for audit in ended if audit.rule == rule] for rule in rules}
+    return tuple(
+        Kills(rule=rule, runs=len(found), progress_after=sum(audit.progress_after for audit in found))
+        for rule, found in of.items()
+    )
 
 
 def exit_code(runs: Sequence[RunReport], *, interrupted: bool) -> int:

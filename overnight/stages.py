@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from overnight.collected import Collected
 from overnight.events import Exited, Killed
 from overnight.failures import Evidence, Failure, FailureKind, fail
+from overnight.guard import Guard
 from overnight.handle import RunHandle
 from overnight.outcome import claims, conclude, process_failure
 from overnight.plan import RunPlan
 from overnight.report import Phases, RunReport, State, Verify
+from overnight.reprobe import refined
+from overnight.silence import repeated
+from overnight.stop import Stop
+from overnight.transcript import Transcript
 from overnight.watch import Watch
+
+_CUT_SHORT = frozenset({FailureKind.TIME_LIMIT, FailureKind.NO_CHANGE, FailureKind.TURN_LIMIT, FailureKind.WENT_QUIET})
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A followed run: its watch, and why we stopped it, if we did."""
+    """A followed run and its judge. `lost` is why we lost sight of it, `named_at` when its cause was known."""
 
-    watch: Watch
-    stopped: Failure | None
+    guard: Guard
+    lost: Failure | None
     seconds: float
+    named_at: datetime
+
+    @property
+    def watch(self) -> Watch:
+        return self.guard.watch
+
+    @property
+    def stop(self) -> Stop | None:
+        return self.guard.stop
 
     @property
     def undecided(self) -> bool:
@@ -57,14 +74,45 @@ def diagnose(plan: RunPlan, stages: Stages) -> Failure | None:
     watched, collected, checked = stages.watched, stages.collected, stages.checked
     if watched is None:
         return None
-    transcript, names = watched.watch.transcript, plan.route.names
-    process = process_failure(transcript, watched.watch.said(), watched.stopped, names)
+    process = _process(plan, watched)
     if collected is None:
         return process
-    failure = conclude(process, collected, transcript, names)
+    failure = conclude(process, collected, watched.watch.transcript, plan.route.names)
+    stuck = watched.guard.stuck
+    if failure is not None and failure.kind is FailureKind.NO_COMMIT and stuck is not None:
+        # the agent gave its command up and went on
+        return fail(FailureKind.TOOL_STUCK, *stuck.evidence, *failure.evidence, names=plan.route.names)
     if failure is None and checked is not None and checked.exit_code != 0:
         return _unverified(checked, plan)
     return failure
+
+
+def _process(plan: RunPlan, watched: Watched) -> Failure | None:
+    """Why the process did not end well, with what a look at its host and a fresh call of its route add to it."""
+    guard, transcript, names = watched.guard, watched.watch.transcript, plan.route.names
+    stop = guard.stop
+    if stop is not None and stop.failure is None:
+        # it was done: what we ended is only a process that would not go
+        transcript = replace(transcript, ending=Exited(0, None, stop.at_s))
+    failure = process_failure(transcript, watched.watch.said(), stop.failure if stop else watched.lost, names)
+    if failure is not None and guard.reprobed is not None and stop is None:
+        failure = refined(failure, guard.reprobed, names)
+    if failure is not None and failure.kind in _CUT_SHORT:
+        return _why_so_long(failure, transcript, guard, names)
+    return failure
+
+
+def _why_so_long(failure: Failure, transcript: Transcript, guard: Guard, names: Mapping[str, str]) -> Failure:
+    """What a run that used up its limits was doing: going in circles, or waiting for a command that never ended."""
+    standing = guard.standing
+    shown = standing.evidence if standing is not None else ()
+    loop = repeated(transcript)
+    if loop is not None:
+        return fail(FailureKind.LOOPING, loop, *failure.evidence, *shown, names=names)
+    if standing is not None and standing is guard.stuck:
+        return fail(FailureKind.TOOL_STUCK, *shown, *failure.evidence, names=names)
+    seen = (*failure.evidence, *(each for each in shown if each not in failure.evidence))
+    return failure.model_copy(update={"evidence": seen})
 
 
 def _unverified(checked: Verify, plan: RunPlan) -> Failure:
@@ -116,6 +164,8 @@ def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | N
         first_event_s=_first_event_s(stages),
         tokens=result.tokens if result else None,
         usd=result.usd if result else None,
+        named_at=stages.watched.named_at if stages.watched and failure else None,
+        monitor=stages.watched.guard.audit() if stages.watched else None,
         claims=claims(watch.transcript, len(found.commits)) if watch and found else None,
         log=log,
     )

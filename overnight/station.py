@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from overnight.events import RunEvent
+from overnight.events import RunEvent, Sampled
 from overnight.failures import Evidence, Failure, FailureKind, HostError, RouteError, fail
 from overnight.follow import Follower, LinkState, RunCopy
+from overnight.guard import Guard
 from overnight.harnesses.protocol import Harness
 from overnight.hosts.local import LocalHost
 from overnight.hosts.protocol import Host
@@ -19,8 +20,8 @@ from overnight.hosts.ssh import SshAddress, SshHost
 from overnight.plan import USUAL_PATH, RunPlan
 from overnight.remote import Remote, RunBounds, SecretSlot, StartAnswer, StartOrder
 from overnight.spec import HostSpec, Limits
+from overnight.stop import Stop
 from overnight.transcript import Said
-from overnight.watch import Watch
 from overnight.workspace import Workspaces
 
 _K = FailureKind
@@ -148,36 +149,37 @@ class Station:
         plan: RunPlan,
         directory: Path,
         key: str,
-        watch: Watch,
+        guard: Guard,
         *,
         tell: Callable[[Said], None],
         interrupted: Callable[[], Interrupt | None],
-        stopped: Failure | None = None,
-        stopping: Callable[[Failure], None] = lambda _: None,
+        stopping: Callable[[Stop], None] = lambda _: None,
         give_up_s: float = GIVE_UP_S,
     ) -> Failure | None:
         """Follow a started run until it has an ending; blocks.
 
         Args:
             directory: Where our own copy of its output grows; an existing copy is read first, then continued.
+            guard: Judges the run. Its `stop` may be set: an earlier controller asked for the run's end.
             tell: Called for each agent event worth a line.
             interrupted: Asked every half second; `cancel` ends the run, `detach` leaves it and returns.
-            stopped: Why an earlier controller already asked for the run's end.
             stopping: Told why we are about to ask for it, before we do: it must survive us.
             give_up_s: How long a host may stay out of reach past the run's own limit.
 
         Returns:
-            Why we ended the run, if we did. `watch.ending` stays None after
+            Why we lost sight of the run, if we did. `guard.stop` says why we ended
+            it, if we did. `guard.watch.ending` stays None after
             `detach` and `close`, and when the host stayed out of reach: for
             `give_up_s`, or for 45 s of a run that is to be cancelled.
         """
         events: queue.Queue[RunEvent] = queue.Queue()
         copy = RunCopy(directory, [key.encode()])
+        guard.looks_with(lambda: self.follower.sample(plan.run_id))
         try:
             for event in copy.replay():
-                watch.take(event)
+                guard.watch.take(event)
             self.follower.watch(plan.run_id, copy, events.put)
-            return self._attend(plan, watch, events, tell, interrupted, stopped, stopping, give_up_s)
+            return self._attend(plan, guard, events, tell, interrupted, stopping, give_up_s)
         finally:
             self.follower.unwatch(plan.run_id)
             copy.close()
@@ -185,34 +187,38 @@ class Station:
     def _attend(
         self,
         plan: RunPlan,
-        watch: Watch,
+        guard: Guard,
         events: queue.Queue[RunEvent],
         tell: Callable[[Said], None],
         interrupted: Callable[[], Interrupt | None],
-        stopped: Failure | None,
-        stopping: Callable[[Failure], None],
+        stopping: Callable[[Stop], None],
         give_up_s: float,
     ) -> Failure | None:
-        cancelled, asked_at = False, 0.0
+        cancelled, told, asked_at = False, guard.stop is not None, 0.0
         last_news = time.monotonic()
-        while watch.ending is None:
+        while guard.watch.ending is None:
             for event in _waiting(events):
                 last_news = time.monotonic()
-                for said in watch.take(event):
+                if isinstance(event, Sampled):
+                    guard.heard(event)
+                    continue
+                for said in guard.watch.take(event):
                     tell(said)
-            if stopped is None and (stopped := watch.stop_for()) is not None:
-                stopping(stopped)
+            stop = guard.decide()
+            if stop is not None and not told:
+                stopping(stop)
+                told = True
             wish = interrupted()
             if wish == "detach" or self.closed:
                 return None
             cancelled = cancelled or wish == "cancel"
             now = time.monotonic()
-            if (stopped or cancelled) and now - asked_at > _ASK_AGAIN_S:
+            if ((stop and guard.ready) or cancelled) and now - asked_at > _ASK_AGAIN_S:
                 self.follower.cancel(plan.run_id)
                 asked_at = now
             if now - last_news > (GONE_S if cancelled else plan.limits.total_s + give_up_s):
                 return self._out_of_reach(plan, now - last_news)
-        return stopped
+        return None
 
     def _out_of_reach(self, plan: RunPlan, silent_s: float) -> Failure:
         lies = f"{self.spec.directory}/runs/{plan.run_id}"

@@ -6,22 +6,25 @@ import time
 from collections.abc import Callable, Sequence
 
 from overnight.events import Act, AgentEvent, Ending, Exited, Heartbeat, Killed, Lost, Output, RunEvent, Started
-from overnight.failures import Failure, FailureKind
+from overnight.failures import Failure
 from overnight.harnesses.protocol import Harness
 from overnight.lockfile import ErrorRule
 from overnight.plan import RunPlan
-from overnight.silence import Progress, judge
+from overnight.silence import Progress, Silence, judge
 from overnight.transcript import Said, Transcript
 
 # between two heartbeats our own clock goes on from the last one, but no further than this: the link may be down
 _AHEAD_S = 5.0
 # heartbeats come every few seconds; further apart, there was a break between them
 _BREAK_S = 30.0
+# the model's turn begins with these and ends with those
+_ASKED = (Act.INIT, Act.WAITING, Act.RETRYING, Act.TOOL_ENDED)
+_ANSWERED = (Act.TOOL_STARTED, Act.TOOL_RUNNING, Act.RESULT)
 _SHOWN = (Act.INIT, Act.RETRYING, Act.TOOL_STARTED, Act.COMMITTED, Act.DENIED, Act.ERROR, Act.RESULT)
 
 
 class Watch:
-    """State of one followed run. Feed it every event in order; ask `stop_for` after each and about once a second.
+    """State of one followed run. Feed it every event in order; ask `proven` and `silence` after each, and every second.
 
     Silence is judged by the host's heartbeats only: while the link is down no
     time passes here, so a lost connection is never a silent agent. The first
@@ -41,15 +44,17 @@ class Watch:
     ) -> None:
         self._clock = clock
         self._noted_at: float | None = None
-        self._plan = plan
+        self.plan = plan
         self._harness = harness
         self._rules = rules
         self._reader = harness.reader()
-        self._names = plan.route.names
+        self.names = plan.route.names
         self._beat: Heartbeat | None = None
         self._beat_before: Heartbeat | None = None
         self._live = False
         self._spoke = False
+        self._heard = False
+        self._asked_s: float | None = None
         self.transcript = Transcript()
         self.first_event_s: float | None = None
 
@@ -70,7 +75,10 @@ class Watch:
             case Output(stream=stream, data=data):
                 return self._output(stream, data)
             case Heartbeat():
+                if self._asked_s is not None and self._beat is not None and event.age_s - self._beat.age_s >= _BREAK_S:
+                    self._asked_s = event.age_s  # what came meanwhile is still to be read
                 self._beat_before, self._beat, self._noted_at = self._beat, event, self._clock()
+                self._heard = False
             case Exited() | Killed() | Lost():
                 self.transcript.ending = event
             case Started():
@@ -79,23 +87,47 @@ class Watch:
 
     def said(self) -> Failure | None:
         """What the harness's own words prove so far."""
-        return self._harness.diagnose(self.transcript, self._rules, self._names)
+        return self._harness.diagnose(self.transcript, self._rules, self.names)
 
-    def stop_for(self) -> Failure | None:
-        """The reason to end the run now, or None.
+    def proven(self) -> Failure | None:
+        """A cause for which the run must be ended now, proven by what the harness says; None while there is none.
 
         A failure that shuts the route is acted on at its first event: a CLI
         retries a refused key for three minutes. So is one that the agent would
-        meet with the same request for ever. Silence is judged by the clocks.
+        meet with the same request for ever.
         """
-        if self.ending is not None:
+        complaint = self.complaint()
+        if self.ending is not None or complaint is None:
             return None
-        complaint = self.transcript.last(Act.RETRYING, Act.ERROR)
-        if complaint is not None:
-            proven = self.said()
-            if proven is not None and (proven.shuts_route or complaint.event.endless):
-                return proven
-        return self._silence()
+        found = self.said()
+        return found if found is not None and (found.shuts_route or complaint.event.endless) else None
+
+    def complaint(self) -> Said | None:
+        """The newest thing the harness reported against the provider."""
+        return self.transcript.last(Act.RETRYING, Act.ERROR)
+
+    def silence(self) -> Silence | None:
+        """The clock that ran out, or None. Whether the run is stuck has to be looked up on its host."""
+        progress = self.progress()
+        return None if progress is None or self.ending is not None else judge(progress, self.plan.limits)
+
+    def progress(self) -> Progress | None:
+        """The clocks as of the last heartbeat that counts; None before it."""
+        beat = self._beat if self._spoke else self._beat_before
+        if beat is None:
+            return None
+        last = self.transcript.said[-1] if self.transcript.said else None
+        return Progress(
+            age_s=beat.age_s,
+            # what it has said since is younger than the heartbeat's reading
+            quiet_s=(0.0 if self._heard else beat.quiet_s) if self._spoke else None,
+            unchanged_s=beat.work_changed_s,
+            last_event=f"{describe(last.event)} at {last.at_s:.0f} s" if last else "",
+            cpu_s=beat.cpu_s,
+            processes=beat.processes,
+            answer_s=None if self._asked_s is None else beat.age_s - self._asked_s,
+            done=last is not None and last.event.act is Act.RESULT,
+        )
 
     def model_answered(self) -> str | None:
         """The model id in the newest answer, as the provider named it."""
@@ -112,6 +144,7 @@ class Watch:
     def _output(self, stream: str, data: bytes) -> list[Said]:
         self.transcript.add_bytes(stream, data)
         events = self._reader.feed("err" if stream == "err" else "out", data)
+        self._heard = self._heard or stream == "out"
         if events and not self._spoke:
             self._spoke = True
             before_s = self._beat_before.age_s if self._beat_before else 0.0
@@ -119,28 +152,12 @@ class Watch:
             self.first_event_s = now_s if self._live and now_s - before_s < _BREAK_S else None
         at_s = round(self.age_s, 2)
         self.transcript.add_events(at_s, events)
+        for event in events:
+            if event.act in _ANSWERED:
+                self._asked_s = None
+            elif event.act in _ASKED and self._live:  # of what an earlier controller read nobody knows the time
+                self._asked_s = at_s + (event.delay_s or 0.0)
         return [Said(at_s, event) for event in events if event.act in _SHOWN]
-
-    def _silence(self) -> Failure | None:
-        beat = self._beat if self._spoke else self._beat_before
-        if beat is None:
-            return None
-        last = self.transcript.said[-1] if self.transcript.said else None
-        progress = Progress(
-            age_s=beat.age_s,
-            quiet_s=beat.quiet_s if self._spoke else None,
-            unchanged_s=beat.work_changed_s,
-            last_event=f"{describe(last.event)} at {last.at_s:.0f} s" if last else "",
-            cpu_s=beat.cpu_s,
-            processes=beat.processes,
-        )
-        silence = judge(progress, self._plan.limits)
-        if silence is None:
-            return None
-        proven = self.said()
-        if proven is not None and proven.kind is not FailureKind.UNKNOWN:
-            return proven.model_copy(update={"evidence": (*proven.evidence, *silence.evidence())})
-        return silence.failure(self._names)
 
 
 def describe(event: AgentEvent) -> str:

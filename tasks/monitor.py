@@ -22,8 +22,8 @@ async def monitor(night: Night, plan: RunPlan) -> Watched:
     mark(plan.route)
     watched = await in_thread(night.monitor, plan)
     log = get_run_logger()
-    if watched.stopped is not None:
-        log.warning("stopped: %s", watched.stopped)
+    if watched.stop is not None:
+        log.warning("ended by %s: %s", watched.stop.rule, watched.stop.failure or "it was done and lingered")
     log.info("%s after %.0f s; %s", _how(watched.watch.ending), watched.seconds, stream(plan.run_id))
     return watched
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -14,11 +15,26 @@ from pydantic_core import PydanticUndefined
 
 from flows.rehearse import incident_script
 from overnight import lockfile
-from overnight.failures import RULES, Family
+from overnight.failures import RULES, Family, Source
+from overnight.kinds import ORDER
+from overnight.ladder import RULES as RUNGS
 from overnight.spec import BatchFile, HostSpec, Limits, RouteSpec, TaskEntry
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-_TABLE = re.compile(r"(<!-- (families|reference|story): .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (failures|ladder|reference|story): .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_SOURCES: dict[Source, str] = {
+    "event": "the agent's own structured event",
+    "body": "the provider's code in a body",
+    "http": "an HTTP status",
+    "exit": "how the process ended",
+    "stderr": "the agent's own error line",
+    "git": "what git counted",
+    "clock": "a clock that ran out",
+    "host": "what was seen on the host or on the way to it",
+    "probe": "a call of our own on the same route",
+    "lock": "`providers.lock.json`",
+    "keys": "the places where keys are kept",
+}
 _WHO = {
     Family.SETUP: "whoever edits the batch file or the lock",
     Family.AUTH: "whoever holds the key",
@@ -34,13 +50,31 @@ _WHO = {
 }
 
 
-def families() -> str:
-    """The table of failure families, as the README shows it."""
-    lines = ["| family | who must act | kinds (retry) |", "|---|---|---|"]
-    for family in Family:
-        rules = [(kind, rule) for kind, rule in RULES.items() if rule.family is family]
-        kinds = [f"`{kind}`{'*' if rule.shuts_route else ''} ({rule.retry})" for kind, rule in rules]
-        lines.append(f"| {family} | {_WHO[family]} | {', '.join(kinds)} |")
+def failures() -> str:
+    """The table of failures, as the README shows it."""
+    proofs = [f"`{source}` is {_SOURCES[source]}" for source in ORDER]
+    lines = [*textwrap.wrap(f"Who can say so, strongest first: {'; '.join(proofs)}.", 118), ""]
+    lines += [
+        "| kind | what it means | what proves it | family: who acts | retry | the mend |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, rule in sorted(RULES.items(), key=lambda row: list(Family).index(row[1].family)):
+        sources = " ".join(f"`{source}`" for source in ORDER if source in rule.proved_by)
+        proof = f"{rule.proof}{f' ({sources})' if sources else ''}"
+        shuts = "*" if rule.shuts_route else ""
+        remedy = re.sub(r"\{(\w+)\}", lambda hole: hole[1].upper(), rule.remedy)
+        acts = f"{rule.family}: {_WHO[rule.family]}"
+        lines.append(f"| `{kind}`{shuts} | {rule.meaning} | {proof} | {acts} | {rule.retry} | {remedy} |")
+    return "\n".join(lines) + "\n"
+
+
+def ladder() -> str:
+    """The rungs of a silent run, as the README shows them."""
+    lines = ["| rung | what was seen | so the run is called |", "|---|---|---|"]
+    for rung, rule in RUNGS.items():
+        called = "at work: it goes on" if rule.holds else f"`{rule.kind}`" if rule.kind else ""
+        vague = ", unless a fresh call is refused for another cause" if rule.vague else ""
+        lines.append(f"| `{rung}` | {rule.meaning} | {called}{vague} |")
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +107,7 @@ def story() -> str:
     return "\n" + "".join(f"    {line}\n" for line in done.stdout.splitlines()) + "\n"
 
 
-TABLES = {"families": families, "reference": reference, "story": story}
+TABLES = {"failures": failures, "ladder": ladder, "reference": reference, "story": story}
 
 
 def test_the_tables_are_current() -> None:

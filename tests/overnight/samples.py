@@ -8,13 +8,15 @@ from typing import Any
 
 from overnight import lockfile
 from overnight.collected import Collected, Commit, Leftovers
-from overnight.failures import Evidence, FailureKind, fail
+from overnight.failures import RULES, Evidence, Failure, FailureKind, fail
 from overnight.harnesses import HARNESSES
+from overnight.kinds import ORDER
 from overnight.lockfile import ProviderLock
 from overnight.plan import Planner, RunPlan
 from overnight.report import BatchReport, Phases, RouteReport, RunReport, Verify, count, exit_code
 from overnight.route import Route
 from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
+from overnight.stop import Audit
 
 LOCK = lockfile.load()
 BATCH_ID = "night-20261122-210000-ab12"
@@ -81,6 +83,8 @@ def full_run(**changes: Any) -> RunReport:
         verify=Verify(command="make test", exit_code=2, seconds=4.5, tail="1 failed"),
         seconds=Phases(queued=0.5, start=1.0, run=60.0, collect=0.2),
         first_event_s=0.8,
+        named_at=AT,
+        monitor=Audit(rule="quiet_s", at_s=421.5, running=("claude -p x (pid 7)",), progress_after=True, spared=2),
         tokens=1234,
         usd=0.5,
         claims="it reported success; there is no commit",
@@ -88,6 +92,12 @@ def full_run(**changes: Any) -> RunReport:
         approved=True,
         **changes,
     )
+
+
+def proven(kind: FailureKind, seen: str = "what was seen", **changes: Any) -> Failure:
+    """A failure of this kind with a sighting that proves it."""
+    source = min(RULES[kind].proved_by or ORDER, key=ORDER.index)
+    return fail(kind, Evidence(source=source, seen=seen), **changes)
 
 
 def report(*runs: RunReport) -> BatchReport:

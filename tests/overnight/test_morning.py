@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 
 from overnight.failures import Evidence, FailureKind, fail
-from overnight.morning import markdown, rows, run_markdown
-from overnight.report import Phases
+from overnight.morning import judged, markdown, rows, run_markdown
+from overnight.report import Kills, Phases
 from tests.overnight.samples import BATCH_ID, full_run, report, run
 
 
@@ -17,6 +17,7 @@ def test_the_page_says_everything_of_a_run() -> None:
         "- cause: **verify-failed** (work; retry: never)",
         "  - exit: `make test` ended with 2 at 61.5 s in verify",
         "- mend: see the tail of the check's output",
+        "Ended by the rule quiet_s at 422 s, running: `claude -p x (pid 7)`.",
         "The agent's claim does not hold: it reported success; there is no commit.",
         "Not committed: 2 files, saved as `refs/overnight/x/wip`.",
         "Further tips: `refs/overnight/x/other/y` eeeeeeeeee",
@@ -69,3 +70,14 @@ def test_rows_are_json_and_one_an_attempt() -> None:
 def test_a_row_has_the_page_of_its_attempt_where_one_is_known() -> None:
     found = rows(report(run(), run(run_id="other")), {"other": "/runs/task-run/1"})
     assert [row["page"] for row in found] == ["", "/runs/task-run/1"]
+
+
+def test_what_the_monitor_did_is_said_and_nothing_when_it_did_nothing() -> None:
+    kept = (Kills(rule="proof", runs=2, progress_after=0), Kills(rule="quiet_s", runs=1, progress_after=1))
+    night = report(run()).model_copy(update={"kills": kept, "spared": 1})
+    assert judged(night) == [
+        "ended early: 2 runs by proof, 1 run by quiet_s; 1 of them did something of use afterwards",
+        "let go on: 1 time a clock ran out and the run was found at work",
+    ]
+    assert "ended early: 2 runs" in markdown(night)
+    assert judged(report(run())) == []

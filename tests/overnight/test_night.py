@@ -25,6 +25,7 @@ from tests.overnight.nights import (
     script,
     stop_when,
 )
+from tests.overnight.samples import proven
 
 K = FailureKind
 
@@ -100,7 +101,7 @@ def test_a_run_whose_start_was_never_confirmed_is_asked_after_on_its_host(
         assert night.begun(first)
         assert not night.begun(second)
         assert night.undecided(first, unheard)
-        assert not night.undecided(first, fail(K.HOST_UNFIT))
+        assert not night.undecided(first, proven(K.HOST_UNFIT))
         report = night.left(first, Stages(0.0), unheard)
     assert report.failure is not None
     assert "asked box to start it as unheard.t.1 and heard no answer" in report.failure.evidence[-1].seen
@@ -130,8 +131,8 @@ def test_a_run_on_a_host_that_is_gone_is_not_waited_for_when_it_is_cancelled(
         finally:
             host[0].link.accept()
         assert watched.undecided
-        assert watched.stopped is not None
-        assert watched.stopped.kind is K.HOST_UNREACHABLE
+        assert watched.lost is not None
+        assert watched.lost.kind is K.HOST_UNREACHABLE
     with evening.night(task, batch_id="away") as night:
         night.stop("cancel")
         assert carry_out(night, task).state == "cancelled"
@@ -217,7 +218,7 @@ def test_why_a_run_was_stopped_survives_the_controller_that_stopped_it(evening: 
     with evening.night(task, batch_id="hushed") as night:
         plan, _ = night.dispatch(night.planner.resolve(task, 1, None))
         hasty = replace(plan, limits=plan.limits.model_copy(update={"quiet_s": 1.0}))
-        assert night.monitor(hasty).stopped is not None
+        assert night.monitor(hasty).stop is not None
     with evening.night(task, batch_id="hushed") as night:
         run = carry_out(night, task)
     assert run.failure is not None

@@ -9,7 +9,8 @@ import pytest
 
 from overnight import report as module
 from overnight.failures import FailureKind
-from overnight.report import BatchReport, State, count, exit_code, last_attempts
+from overnight.report import BatchReport, State, count, exit_code, kills, last_attempts
+from overnight.stop import Audit
 from tests.overnight.samples import full_run, report, run
 
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "report.schema.json"
@@ -106,3 +107,15 @@ def test_an_earlier_failure_does_not_spoil_the_exit_code() -> None:
 
 def test_kinds_in_the_schema_are_all_of_them() -> None:
     assert module.schema()["$defs"]["FailureKind"]["enum"] == [kind.value for kind in FailureKind]
+
+
+def test_the_monitor_is_held_against_what_became_of_the_runs_it_ended() -> None:
+    judged = [
+        Audit(rule="proof", at_s=2),
+        Audit(rule="quiet_s", at_s=500, progress_after=True),
+        Audit(rule="quiet_s", at_s=500),
+        Audit(spared=3),
+        None,
+    ]
+    found = kills([run(monitor=audit) for audit in judged])
+    assert [(each.rule, each.runs, each.progress_after) for each in found] == [("proof", 1, 0), ("quiet_s", 2, 1)]

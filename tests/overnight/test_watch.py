@@ -17,6 +17,8 @@ LIMITS = Limits(first_event_s=60, quiet_s=420, no_change_s=900)
 STARTED = Started(7, 100.0)
 INIT = {"type": "system", "subtype": "init", "model": "glm-5.2", "session_id": "s", "tools": []}
 ANSWER = {"type": "assistant", "message": {"model": "glm-5.2", "content": [{"type": "text", "text": "401 429"}]}}
+TOOL = {"type": "assistant", "message": {"content": [{"type": "tool_use", "name": "Bash", "input": {}}]}}
+TOOL_DONE = {"type": "user", "message": {"content": [{"type": "tool_result", "content": "ok"}]}}
 DONE = {"type": "result", "subtype": "success", "is_error": False, "result": "Done", "session_id": "s"}
 
 
@@ -41,13 +43,14 @@ def watching(*events: RunEvent) -> Watch:
 
 
 def stopped(*events: RunEvent) -> FailureKind | None:
-    found = watching(*events).stop_for()
+    watch = watching(*events)
+    found = watch.proven() or watch.silence()
     return found.kind if found else None
 
 
 class TestClocks:
     def test_a_run_that_speaks_and_works_goes_on(self) -> None:
-        assert stopped(STARTED, beat(1), out(INIT), beat(5000, quiet_s=400, unchanged_s=800)) is None
+        assert stopped(STARTED, beat(1), out(INIT, TOOL), beat(5000, quiet_s=400, unchanged_s=800)) is None
 
     def test_no_first_event(self) -> None:
         silent: list[RunEvent] = [STARTED, *(beat(age) for age in range(0, 61, 5))]
@@ -62,6 +65,11 @@ class TestClocks:
         assert stopped(STARTED, out(INIT), beat(500, quiet_s=420)) is None
         assert stopped(STARTED, out(INIT), beat(500, quiet_s=421)) is K.WENT_QUIET
 
+    def test_what_it_said_since_the_heartbeat_ends_the_silence(self) -> None:
+        assert stopped(STARTED, out(INIT), beat(500, quiet_s=421), out(ANSWER)) is None
+        assert stopped(STARTED, out(INIT), beat(500, quiet_s=421), out(ANSWER), beat(505, quiet_s=5)) is None
+        assert stopped(STARTED, out(INIT), beat(500, quiet_s=421), Output("err", 0, b"warning\n")) is K.WENT_QUIET
+
     def test_speaking_without_a_change(self) -> None:
         assert stopped(STARTED, out(INIT), beat(1000, unchanged_s=901)) is K.NO_CHANGE
 
@@ -69,15 +77,50 @@ class TestClocks:
         for ending in (Exited(1, None, 70.0), Killed("request", 70.0), Lost("rebooted")):
             assert stopped(STARTED, beat(65), beat(70), ending) is None
 
-    def test_what_the_provider_did_is_the_cause_of_a_silence(self) -> None:
-        found = watching(STARTED, beat(1), out(INIT, retry(429, "rate_limit")), beat(500, quiet_s=490)).stop_for()
-        assert found is not None
-        assert found.kind is K.RATE_LIMITED
-        assert "quiet_s 420 ran out at 490 s" in str(found.evidence[-2])
 
-    def test_a_cause_nobody_can_name_does_not_hide_the_silence(self) -> None:
-        odd = retry(None, "unheard_of") | {"error_status": 302}
-        assert stopped(STARTED, out(INIT, odd), beat(500, quiet_s=490)) is K.WENT_QUIET
+class TestOneAnswer:
+    """How long the model is at its answer, however lively it drips."""
+
+    def answer_s(self, *events: RunEvent) -> float | None:
+        progress = watching(STARTED, *events).progress()
+        assert progress is not None
+        return progress.answer_s
+
+    def test_it_is_counted_from_the_question(self) -> None:
+        assert self.answer_s(beat(2), out(INIT), beat(30, quiet_s=1)) == 28
+        assert self.answer_s(beat(2), out(INIT), beat(20), out(ANSWER), beat(30)) == 28
+
+    def test_a_retry_begins_anew_after_its_pause(self) -> None:
+        assert self.answer_s(out(INIT), beat(10), out(retry(429, "rate_limit")), beat(20)) == 9.5
+
+    def test_not_while_a_tool_runs_or_after_the_verdict(self) -> None:
+        assert self.answer_s(beat(2), out(INIT, TOOL), beat(50)) is None
+        assert self.answer_s(beat(2), out(INIT, TOOL, TOOL_DONE), beat(30)) == 28
+        assert self.answer_s(beat(2), out(INIT, DONE), beat(50)) is None
+
+    def test_nobody_knows_it_of_what_an_earlier_controller_read(self) -> None:
+        progress = watching(out(INIT), STARTED, beat(5000)).progress()
+        assert progress is not None
+        assert progress.answer_s is None
+
+    def test_its_clock(self) -> None:
+        dripping: list[RunEvent] = [STARTED, beat(2), out(INIT), *(beat(age, quiet_s=1) for age in range(7, 1802, 5))]
+        assert stopped(*dripping, beat(1802, quiet_s=1)) is None
+        assert stopped(*dripping, beat(1803, quiet_s=1)) is K.PROVIDER_MUTE
+
+    def test_a_break_of_the_link_does_not_count(self) -> None:
+        assert self.answer_s(beat(2), out(INIT), beat(2000), beat(2010)) == 10
+
+
+class TestLingering:
+    def test_a_process_that_lives_on_after_its_verdict(self) -> None:
+        silence = watching(STARTED, out(INIT, DONE), beat(100, quiet_s=61)).silence()
+        assert silence is not None
+        assert silence.clock == "linger_s"
+
+    def test_it_may_still_say_something(self) -> None:
+        assert watching(STARTED, out(INIT, DONE), beat(100, quiet_s=59)).silence() is None
+        assert watching(STARTED, out(INIT, DONE, ANSWER), beat(100, quiet_s=61)).silence() is None
 
 
 class TestLink:
@@ -141,7 +184,7 @@ class TestTimes:
 
 class TestCauses:
     def test_a_refused_key_stops_the_run_at_its_first_event(self) -> None:
-        found = watching(STARTED, beat(1), out(INIT, retry(401, "authentication_failed"))).stop_for()
+        found = watching(STARTED, beat(1), out(INIT, retry(401, "authentication_failed"))).proven()
         assert found is not None
         assert (found.kind, found.shuts_route) == (K.AUTH_REJECTED, True)
         assert "401 authentication_failed" in found.evidence[0].seen
@@ -157,9 +200,9 @@ class TestCauses:
         whole = out(INIT, retry(401, "authentication_failed")).data
         for at in (1, len(whole) // 2, len(whole) - 1):
             watch = watching(STARTED, beat(1), Output("out", 0, whole[:at]))
-            assert watch.stop_for() is None
+            assert watch.proven() is None
             watch.take(Output("out", at, whole[at:]))
-            assert watch.stop_for() is not None
+            assert watch.proven() is not None
 
 
 class TestWhatIsShown:

@@ -1,0 +1,241 @@
+"""Decides when a followed run is ended, and never before somebody has looked at what it does.
+
+A cause that the agent's own words prove is acted on at once. A clock that ran
+out is a doubt: the host is asked what the run is doing, then its route is
+asked again, and only then is it ended and named, or left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from overnight.events import Act, Sampled
+from overnight.failures import Evidence, Failure, FailureKind, fail
+from overnight.ladder import PROVIDER_WAITS, TOOLS, Standing, climb, open_tool_s, unseen
+from overnight.outcome import process_failure
+from overnight.reprobe import QUOTA, Reprobed, Reprobes, worth_asking
+from overnight.silence import Silence
+from overnight.stop import Audit, Rule, Stop
+from overnight.watch import Watch
+
+LOOK_S = 6.0
+"""So long the host has for a look: two glances a second apart, and the way there and back."""
+PROBE_S = 12.0
+"""So long the route has to answer when it is asked again."""
+RECHECK_S = 30.0
+"""A run that was found at work is looked at again after this."""
+_LAST_LOOK_S = 8.0
+_SEEN_S = 3.0
+_K = FailureKind
+_AT_ONCE = ("proof", "endless", "quota-probe")
+_USEFUL = (Act.SPOKE, Act.TOOL_STARTED, Act.TOOL_ENDED, Act.COMMITTED, Act.RESULT)
+
+
+class Guard:
+    """Judges one followed run. Not thread-safe: it belongs to the thread that follows.
+
+    `standing` is the newest look at it, `stuck` the newest that found a command
+    of it waiting, `reprobed` the newest call of its route.
+
+    Args:
+        reprobes: How the route is asked again; None where the run is itself a probe.
+        clock: Seconds of this machine; only for how long an answer is waited for.
+    """
+
+    def __init__(self, watch: Watch, reprobes: Reprobes | None = None, clock: Callable[[], float] = time.monotonic):
+        self.watch = watch
+        self.stop: Stop | None = None
+        self.standing: Standing | None = None
+        self.stuck: Standing | None = None
+        self.reprobed: Reprobed | None = None
+        self.spared = 0
+        self._reprobes = reprobes
+        self._clock = clock
+        self._look: Callable[[], None] = lambda: None
+        self._looked_at: float | None = None
+        self._held_until = 0.0
+        self._doubts = False
+        self._probing: Future[Reprobed] | None = None
+        self._probed_at = 0.0
+        self._rate: Future[Reprobed] | None = None
+        self._glanced_s = 0.0
+        self._pool = ThreadPoolExecutor(1, "reprobe")
+
+    def looks_with(self, look: Callable[[], None]) -> None:
+        """`look` asks the host for a sample, which is handed to `heard` when it comes."""
+        self._look = look
+
+    def heard(self, sampled: Sampled) -> None:
+        """Take a look's answer in."""
+        at_s = self.watch.age_s
+        self._looked_at = None
+        if sampled.sample is None:
+            self.standing = unseen(sampled.error, at_s)
+            return
+        progress = self.watch.progress()
+        if progress is not None:
+            self.standing = climb(sampled.sample, progress, self.watch.transcript, self.watch.plan.base_url)
+            if self.standing.rung in TOOLS and not self.standing.rule.holds:
+                self.stuck = self.standing
+
+    def decide(self) -> Stop | None:
+        """The decision to end the run, made once; None while there is none. Never blocks."""
+        if self.stop is None and self.watch.ending is None:
+            self.stop = self._proven() or self._quota() or self._doubt()
+            if self.stop is not None and self._reprobes is not None and self.stop.rule in _AT_ONCE:
+                self._ask_host()
+            self._look_meanwhile()
+        return self.stop
+
+    @property
+    def ready(self) -> bool:
+        """Whether what was running at the decision is known, or was waited for long enough."""
+        return self._looked_at is None or self._clock() - self._looked_at > _SEEN_S
+
+    def audit(self) -> Audit:
+        """What is to be said of this guard's judgement, once the run has ended."""
+        stop = self.stop
+        after = stop is not None and any(
+            said.at_s > stop.at_s and said.event.act in _USEFUL for said in self.watch.transcript.said
+        )
+        return Audit(
+            rule=stop.rule if stop else None,
+            at_s=round(stop.at_s, 1) if stop else None,
+            running=self.standing.running if self.standing else (),
+            progress_after=after,
+            spared=self.spared,
+        )
+
+    def conclude(self) -> None:
+        """Once the run has ended: ask its route again if that could name the cause. Blocks for PROBE_S at most."""
+        if self._reprobes is None or self.reprobed is not None:
+            return
+        stopped = self.stop.failure if self.stop else None
+        watch = self.watch
+        failure = process_failure(watch.transcript, watch.said(), stopped, watch.names)
+        if worth_asking(failure):
+            self.reprobed = (self._rate or self._pool.submit(self._reprobes.direct, PROBE_S)).result()
+
+    def close(self) -> None:
+        """Let go of calls that are still under way."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _proven(self) -> Stop | None:
+        found = self.watch.proven()
+        if found is None:
+            return None
+        return self._stopped("proof" if found.shuts_route else "endless", found)
+
+    def _quota(self) -> Stop | None:
+        """On the first rate limit ask once what it is: a 429 may be an empty account, a used window, an ended plan."""
+        complaint = self.watch.complaint()
+        if self._reprobes is None or complaint is None:
+            return None
+        if self._rate is None:
+            said = self.watch.said()
+            if said is not None and said.kind is _K.RATE_LIMITED:
+                self._rate = self._pool.submit(self._reprobes.direct, PROBE_S)
+            return None
+        if not self._rate.done() or self.reprobed is not None:
+            return None
+        self.reprobed = self._rate.result()
+        if self.reprobed.kind not in QUOTA:
+            return None
+        said = self.watch.said()
+        seen = said.evidence if said else ()
+        return self._stopped("quota-probe", self._failure(self.reprobed.kind, (*self.reprobed.evidence(), *seen)))
+
+    def _doubt(self) -> Stop | None:
+        silence = self.watch.silence()
+        if silence is None:
+            self.spared += self._doubts
+            self._doubts, self._probing, self._looked_at = False, None, None
+            return None
+        if silence.clock == "linger_s":
+            return self._stopped("linger_s", None)
+        now = self._clock()
+        if now < self._held_until:
+            return None
+        if not self._doubts:
+            self._doubts, self.standing = True, None
+            self._ask_host()
+            return None
+        standing = self._stands(now, silence)
+        if standing is None:
+            return None
+        if self._holds(silence, standing):
+            self.spared += 1
+            self._doubts, self._held_until = False, now + RECHECK_S
+            return None
+        if self._reprobes is not None and standing.rung not in TOOLS and not self._probed(now):
+            return None
+        return self._stopped(silence.clock, self._named(silence, standing))
+
+    def _stands(self, now: float, silence: Silence) -> Standing | None:
+        if self.standing is None and self._looked_at is not None and now - self._looked_at > LOOK_S:
+            self.standing = unseen(f"the host gave no answer in {LOOK_S:.0f} s", silence.progress.age_s)
+        return self.standing
+
+    def _holds(self, silence: Silence, standing: Standing) -> bool:
+        """Whether the run is at work all the same. Before its first event an agent may wait for the provider longer."""
+        limits = self.watch.plan.limits
+        if silence.clock == "first_event_s" and standing.rung in PROVIDER_WAITS:
+            return limits.quiet_s is not None and silence.reading_s <= limits.quiet_s
+        return standing.rule.holds and silence.clock != "no_change_s"
+
+    def _probed(self, now: float) -> bool:
+        """Whether the route was asked again, or was given time enough to answer."""
+        if self._reprobes is None:
+            return True
+        if self._probing is None:
+            self._probing, self._probed_at = self._pool.submit(self._reprobes.both, PROBE_S), now
+            return False
+        if not self._probing.done():
+            return now - self._probed_at > PROBE_S + LOOK_S
+        self.reprobed = self._probing.result()
+        return True
+
+    def _named(self, silence: Silence, standing: Standing) -> Failure:
+        """The cause of a silence: the agent's own words, then what the host shows, then what a fresh call is told."""
+        said, probed = self.watch.said(), self.reprobed
+        seen = (*standing.evidence, *(probed.evidence() if probed else ()), *silence.evidence())
+        if said is not None and said.kind is not _K.UNKNOWN:
+            if probed is not None and said.kind is _K.RATE_LIMITED and probed.kind in QUOTA:
+                return self._failure(probed.kind, (*said.evidence, *seen))
+            return said.model_copy(update={"evidence": (*said.evidence, *seen)})
+        rule, again = standing.rule, probed.kind if probed is not None else None
+        kind = again if again and (rule.vague or rule.kind is None) else rule.kind
+        return self._failure(kind or silence.kind, seen)
+
+    def _failure(self, kind: FailureKind, seen: Iterable[Evidence]) -> Failure:
+        probed = self.reprobed
+        if probed is not None and probed.named is not None and kind is probed.named.kind:
+            return probed.named.model_copy(update={"evidence": (*probed.named.evidence, *seen)})
+        after = probed.retry_after_s if probed is not None and kind is probed.kind else None
+        return fail(kind, *seen, names=self.watch.names, retry_after_s=after)
+
+    def _look_meanwhile(self) -> None:
+        """Looks that end nothing: at a command that takes longer than a silence may, and before the host's own limit.
+
+        An agent that reports a command as running is never ended for it; what
+        the command waited for is worth knowing when nothing comes of it.
+        """
+        limits, age_s = self.watch.plan.limits, self.watch.age_s
+        if self.stop is not None or self._reprobes is None or self._doubts or self._looked_at is not None:
+            return
+        tool_s = open_tool_s(self.watch.transcript, age_s)
+        long = limits.quiet_s is not None and tool_s > limits.quiet_s and age_s - self._glanced_s > RECHECK_S
+        last = age_s >= limits.total_s - _LAST_LOOK_S and self._glanced_s < limits.total_s - _LAST_LOOK_S
+        if long or last:
+            self._glanced_s = age_s
+            self._ask_host()
+
+    def _ask_host(self) -> None:
+        self._looked_at = self._clock()
+        self._look()
+
+    def _stopped(self, rule: Rule, failure: Failure | None) -> Stop:
+        return Stop(rule=rule, at_s=round(self.watch.age_s, 2), named_at=datetime.now(UTC), failure=failure)
