@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 
 from overnight.events import Act, Sampled
 from overnight.failures import Evidence, Failure, FailureKind, fail
-from overnight.ladder import PROVIDER_WAITS, TOOLS, Standing, climb, open_tool_s, unseen
+from overnight.ladder import Standing, climb, open_tool_s, unseen
 from overnight.outcome import process_failure
 from overnight.reprobe import QUOTA, Reprobed, Reprobes, worth_asking
-from overnight.silence import Silence
+from overnight.rungs import PROVIDER_WAITS, TOOLS
+from overnight.sample import Sample
+from overnight.silence import Progress, Silence
 from overnight.stop import Audit, Rule, Stop
 from overnight.watch import Watch
 
@@ -28,6 +30,7 @@ PROBE_S = 12.0
 RECHECK_S = 30.0
 """A run that was found at work is looked at again after this."""
 _LAST_LOOK_S = 8.0
+_APART_S = 5.0
 _SEEN_S = 3.0
 _K = FailureKind
 _AT_ONCE = ("proof", "endless", "quota-probe")
@@ -50,6 +53,7 @@ class Guard:
         self.stop: Stop | None = None
         self.standing: Standing | None = None
         self.stuck: Standing | None = None
+        self._sample: Sample | None = None
         self.reprobed: Reprobed | None = None
         self.spared = 0
         self._reprobes = reprobes
@@ -77,9 +81,18 @@ class Guard:
             return
         progress = self.watch.progress()
         if progress is not None:
-            self.standing = climb(sampled.sample, progress, self.watch.transcript, self.watch.plan.base_url)
+            earlier, plan = self._earlier(sampled.sample, progress), self.watch.plan
+            self.standing = climb(sampled.sample, progress, self.watch.transcript, plan.base_url, earlier)
             if self.standing.rung in TOOLS and not self.standing.rule.holds:
                 self.stuck = self.standing
+
+    def _earlier(self, sample: Sample, progress: Progress) -> Sample | None:
+        """The look before this one, when the run had been silent, or in the same command, ever since."""
+        before, self._sample = self._sample, sample
+        if before is None or before.at_s is None or sample.at_s is None:
+            return None
+        still_s = max(progress.quiet_s or 0.0, open_tool_s(self.watch.transcript, progress.age_s))
+        return before if _APART_S <= sample.at_s - before.at_s <= still_s else None
 
     def decide(self) -> Stop | None:
         """The decision to end the run, made once; None while there is none. Never blocks."""
@@ -160,7 +173,7 @@ class Guard:
         if now < self._held_until:
             return None
         if not self._doubts:
-            self._doubts, self.standing = True, None
+            self._doubts, self.standing, self._glanced_s = True, None, self.watch.age_s
             self._ask_host()
             return None
         standing = self._stands(now, silence)
@@ -218,18 +231,20 @@ class Guard:
         return fail(kind, *seen, names=self.watch.names, retry_after_s=after)
 
     def _look_meanwhile(self) -> None:
-        """Looks that end nothing: at a command that takes longer than a silence may, and before the host's own limit.
+        """Looks that end nothing: half-way through a silence, at a command that takes long, before the host's limit.
 
         An agent that reports a command as running is never ended for it; what
         the command waited for is worth knowing when nothing comes of it.
         """
-        limits, age_s = self.watch.plan.limits, self.watch.age_s
-        if self.stop is not None or self._reprobes is None or self._doubts or self._looked_at is not None:
+        limits, age_s, progress = self.watch.plan.limits, self.watch.age_s, self.watch.progress()
+        if self.stop or self._reprobes is None or self._doubts or self._looked_at is not None or progress is None:
             return
-        tool_s = open_tool_s(self.watch.transcript, age_s)
-        long = limits.quiet_s is not None and tool_s > limits.quiet_s and age_s - self._glanced_s > RECHECK_S
+        quiet_s, since_s = limits.quiet_s or limits.total_s, age_s - self._glanced_s
+        still_s = max(progress.quiet_s or 0.0, open_tool_s(self.watch.transcript, age_s))
+        half_way = still_s > quiet_s / 2 and since_s > still_s
+        long = still_s > quiet_s and since_s > RECHECK_S
         last = age_s >= limits.total_s - _LAST_LOOK_S and self._glanced_s < limits.total_s - _LAST_LOOK_S
-        if long or last:
+        if half_way or long or last:
             self._glanced_s = age_s
             self._ask_host()
 

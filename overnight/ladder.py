@@ -2,103 +2,25 @@
 
 The rungs follow the life of a run: it starts, asks the provider, runs a tool,
 pauses by itself. A rung is a fact of the moment with what was seen; whether it
-is a failure, and of which kind, is data beside it.
+is a failure, and of which kind, is data in `rungs`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from overnight.events import Act
-from overnight.failures import Evidence, FailureKind
+from overnight.failures import Evidence
+from overnight.rungs import RULES, Rung, RungRule
 from overnight.sample import LockWait, Process, Sample, Socket
 from overnight.silence import Progress
 from overnight.transcript import Transcript
 
-_K = FailureKind
-
-
-class Rung(StrEnum):
-    """Where a silent run stands. Values are shown and stored."""
-
-    NOT_SEEN = "not-seen"
-    FROZEN = "frozen"
-    STARVED = "starved"
-    DISK_FULL = "disk-full"
-    DISK_WAIT = "disk-wait"
-    START_CHILD = "start-child"
-    START_BUSY = "start-busy"
-    START_IDLE = "start-idle"
-    NAME_LOOKUP = "name-lookup"
-    CONNECTING = "connecting"
-    TLS = "tls-handshake"
-    LINK_CUT = "link-cut"
-    NO_ANSWER = "no-answer"
-    ANSWER_STOPPED = "answer-stopped"
-    DRIPPING = "dripping"
-    ASKS_AGAIN = "asks-again"
-    PEER_CLOSED = "peer-closed"
-    TOOL_BUSY = "tool-busy"
-    TOOL_STDIN = "tool-waits-for-input"
-    TOOL_LOCK = "tool-waits-for-a-lock"
-    TOOL_SLEEP = "tool-sleeps"
-    TOOL_IDLE = "tool-idle"
-    IDLE = "idle"
-    BUSY = "busy"
-
-
-class RungRule(NamedTuple):
-    """What a rung means. `kind` is the failure it proves once its clock ran out, None when it proves none.
-
-    `holds` says that the run is at work and must not be ended for silence. With
-    `vague` the kind gives way to what a fresh probe of the route is refused for.
-    """
-
-    kind: FailureKind | None
-    meaning: str
-    holds: bool = False
-    vague: bool = False
-
-
-RULES: dict[Rung, RungRule] = {
-    Rung.NOT_SEEN: RungRule(None, "the host could not be asked what the run is doing"),
-    Rung.FROZEN: RungRule(None, "its processes are stopped by a signal"),
-    Rung.STARVED: RungRule(None, "it wants a processor and gets none", holds=True),
-    Rung.DISK_FULL: RungRule(_K.DISK_FULL, "there is no room left on its disk"),
-    Rung.DISK_WAIT: RungRule(None, "it waits for a disk"),
-    Rung.START_CHILD: RungRule(None, "it waits for a process it started before its first event"),
-    Rung.START_BUSY: RungRule(None, "it is still starting, and busy", holds=True),
-    Rung.START_IDLE: RungRule(None, "it waits before its first event, for nothing that can be seen"),
-    Rung.NAME_LOOKUP: RungRule(_K.NETWORK, "it waits for a name server"),
-    Rung.CONNECTING: RungRule(_K.NETWORK, "it knocks at the provider's address and nothing answers"),
-    Rung.TLS: RungRule(_K.NETWORK, "the connection stands and the peer does not answer the TLS greeting"),
-    Rung.LINK_CUT: RungRule(_K.NETWORK, "what it sends to the provider is not acknowledged any more"),
-    Rung.NO_ANSWER: RungRule(_K.PROVIDER_MUTE, "the provider took its request and has not answered"),
-    Rung.ANSWER_STOPPED: RungRule(
-        _K.PROVIDER_MUTE, "the provider began to answer and stopped, the connection is open", vague=True
-    ),
-    Rung.DRIPPING: RungRule(_K.PROVIDER_MUTE, "bytes drip from the provider and make no answer"),
-    Rung.ASKS_AGAIN: RungRule(None, "requests are answered and no event follows: the agent tries again by itself"),
-    Rung.PEER_CLOSED: RungRule(None, "the provider closed the connection and the agent did not notice"),
-    Rung.TOOL_BUSY: RungRule(None, "a command of the agent is at work", holds=True),
-    Rung.TOOL_STDIN: RungRule(_K.TOOL_STUCK, "a command of the agent waits for input that nobody gives"),
-    Rung.TOOL_LOCK: RungRule(_K.TOOL_STUCK, "a command of the agent waits for a lock"),
-    Rung.TOOL_SLEEP: RungRule(_K.TOOL_STUCK, "a command of the agent sleeps"),
-    Rung.TOOL_IDLE: RungRule(_K.TOOL_STUCK, "a command of the agent does nothing"),
-    Rung.IDLE: RungRule(None, "no request is under way and no command runs: the agent waits by itself"),
-    Rung.BUSY: RungRule(None, "the agent itself computes and says nothing"),
-}
-
-PROVIDER_WAITS = frozenset({Rung.NO_ANSWER, Rung.ANSWER_STOPPED, Rung.DRIPPING})
-"""The provider has the request: an agent that says nothing before the first answer has started well."""
-TOOLS = frozenset({Rung.TOOL_BUSY, Rung.TOOL_STDIN, Rung.TOOL_LOCK, Rung.TOOL_SLEEP, Rung.TOOL_IDLE})
-
 FULL_BYTES = 4 * 1024 * 1024
 _BUSY_SHARE = 0.05  # of one processor, between the two looks; an idle Node or Bun event loop takes 0.5 to 2 %
+_RESTING_SHARE = 0.005
 _BUSY_BYTES = 64 * 1024
 _STARVED_SHARE = 0.5
 _HELLO_BYTES = 2048  # a TLS greeting is 200 to 1800 bytes; a request of an agent is 10 kB and more
@@ -132,7 +54,9 @@ def unseen(why: str, at_s: float) -> Standing:
     return _standing(Rung.NOT_SEEN, why, at_s)
 
 
-def climb(sample: Sample, progress: Progress, transcript: Transcript, base_url: str) -> Standing:
+def climb(
+    sample: Sample, progress: Progress, transcript: Transcript, base_url: str, earlier: Sample | None = None
+) -> Standing:
     """The rung of a silent run. Never a guess: what nothing shows is IDLE, BUSY or START_IDLE.
 
     Args:
@@ -140,13 +64,14 @@ def climb(sample: Sample, progress: Progress, transcript: Transcript, base_url: 
         progress: The clocks at which the silence was found.
         transcript: What the agent said before it.
         base_url: The provider's, to tell its connections from others.
+        earlier: A look in the same silence, long before: a command may rest for a moment.
     """
     at_s = sample.at_s if sample.at_s is not None else progress.age_s
     wire = _wire(sample, progress, base_url, at_s)
     began = progress.quiet_s is not None
-    below = _tool(sample, progress, transcript, at_s) if began else wire or _starting(sample, at_s)
+    below = _tool(sample, progress, transcript, at_s, earlier) if began else wire or _starting(sample, at_s)
     # an agent that waits for nothing else waits for the command it sent to the background
-    older = _command(_children(sample, transcript, at_s), sample, at_s) if began else None
+    older = _command(_children(sample, transcript, at_s), sample, at_s, earlier) if began else None
     found = _host(sample, at_s) or below or wire or older or _itself(sample, progress, at_s)
     running = tuple(_named(each) for each in sample.processes if each.state != "Z")
     return Standing(found.rung, found.evidence, running)
@@ -167,17 +92,22 @@ def _host(sample: Sample, at_s: float) -> Standing | None:
     return None
 
 
-def _tool(sample: Sample, progress: Progress, transcript: Transcript, at_s: float) -> Standing | None:
+def _tool(
+    sample: Sample, progress: Progress, transcript: Transcript, at_s: float, earlier: Sample | None
+) -> Standing | None:
     """Commands that began with the silence, or with the tool that is open. Servers the agent keeps are older."""
     since_s = max(progress.quiet_s or 0.0, open_tool_s(transcript, progress.age_s)) + sample.seconds + _SLACK_S
     young = [each for each in _children(sample, transcript, at_s) if each.age_s is None or each.age_s <= since_s]
-    return _command(young, sample, at_s)
+    return _command(young, sample, at_s, earlier)
 
 
-def _command(young: list[Process], sample: Sample, at_s: float) -> Standing | None:
+def _command(young: list[Process], sample: Sample, at_s: float, earlier: Sample | None) -> Standing | None:
     """What commands of the agent do; None when there are none."""
     if not young:
         return None
+    done = _done_since(earlier, young, at_s)
+    if done:
+        return _standing(Rung.TOOL_BUSY, f"{done}: {_all(young)}", at_s)
     if _busy(young, sample.seconds) or sample.came or sample.went:
         return _standing(Rung.TOOL_BUSY, f"{_work(young, sample)}: {_all(young)}", at_s)
     blocked = next((each for each in young if each.locks), None)
@@ -297,6 +227,19 @@ def _leaf(processes: list[Process]) -> Process:
 def _busy(processes: list[Process], seconds: float) -> bool:
     moved = sum((each.read_delta_bytes or 0) + (each.write_delta_bytes or 0) for each in processes)
     return _cpu(processes) > max(seconds, 0.1) * _BUSY_SHARE or moved > _BUSY_BYTES
+
+
+def _done_since(earlier: Sample | None, young: list[Process], at_s: float) -> str:
+    """What commands did between two looks far apart; empty when nothing."""
+    if earlier is None or earlier.at_s is None:
+        return ""
+    before = {each.pid: each.cpu_s or 0.0 for each in earlier.processes}
+    lasted = at_s - earlier.at_s
+    new = sum(1 for each in young if each.pid not in before and (each.age_s or 0.0) < lasted)
+    cpu = sum(max(0.0, (each.cpu_s or 0.0) - before.get(each.pid, 0.0)) for each in young)
+    if not new and cpu <= lasted * _RESTING_SHARE:
+        return ""
+    return f"{cpu:.1f} s of CPU and {new} new processes in the last {lasted:.0f} s"
 
 
 def _cpu(processes: Iterable[Process]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal as signals
 from collections.abc import Mapping
 
 from overnight.collected import Collected
@@ -10,7 +11,13 @@ from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.transcript import Transcript
 
 _SHOWN_BYTES = 400
+FULL_BYTES = 4 * 1024 * 1024
+"""With less than this free a disk counts as full: git needs more to write one object of a work tree of any size."""
 _K = FailureKind
+_ELSEWHERE = (
+    "look at what the evidence names and merge it if it is the work; say in the instruction to commit on the branch "
+    "that is checked out, and not to rewrite history"
+)
 
 
 def process_failure(
@@ -41,6 +48,10 @@ def process_failure(
         return fail(_K.CANCELLED, Evidence(source="host", seen=seen, at_s=ending.seconds), names=names)
     if said is not None and said.kind is not _K.UNKNOWN:
         return said
+    words = said.evidence if said is not None else head_and_tail(transcript)
+    want = starved(ending)
+    if want is not None and want[0] is _K.DISK_FULL and not (said is None and _ended_well(ending)):
+        return fail(want[0], want[1], *words, names=names)
     match ending:
         case Lost(why):
             return fail(_K.LOST, Evidence(source="host", seen=why), names=names)
@@ -57,10 +68,34 @@ def process_failure(
         case Exited(code=code, signal=signal, seconds=seconds) if code != 0:
             how = f"signal {signal}" if signal is not None else f"exit code {code}"
             evidence = Evidence(source="exit", seen=how, at_s=seconds)
-            words = said.evidence if said is not None else head_and_tail(transcript)
-            return fail(_K.UNKNOWN, evidence, *words, names=names)
+            return fail(_K.UNKNOWN, evidence, *([want[1]] if want else []), *words, names=names)
         case _:
             return said
+
+
+def starved(ending: Ending | None) -> tuple[FailureKind, Evidence] | None:
+    """What the host's record of the ending shows that there was too little of: memory, or disk.
+
+    The kernel's count is the whole host's: it names the cause of a process that
+    died without a verdict, and is no more than a sighting beside a verdict. A
+    run can end well all the same, when only a command of the agent was struck.
+    """
+    if not isinstance(ending, Exited):
+        return None
+    if ending.oom_kills and ended_by(ending) in (None, signals.SIGKILL):
+        seen = f"the kernel ended {ending.oom_kills} process(es) for want of memory while it ran"
+        return _K.OUT_OF_MEMORY, Evidence(source="exit", seen=seen, at_s=ending.seconds)
+    free = ending.disk_free_bytes
+    if free is not None and free < FULL_BYTES:
+        seen = f"{free} bytes were free on the work tree's disk when it ended"
+        return _K.DISK_FULL, Evidence(source="exit", seen=seen, at_s=ending.seconds)
+    return None
+
+
+def ended_by(ending: Exited) -> int | None:
+    """The signal that ended it, its own or that of a child whose end a shell or a launcher passed on."""
+    passed_on = ending.code - 128 if ending.code is not None and 128 < ending.code < 160 else None
+    return ending.signal or passed_on
 
 
 def _ended_well(ending: Ending | None) -> bool:
@@ -75,18 +110,44 @@ def conclude(
         return process
     if collected.commits:
         return None
-    counted = Evidence(source="git", seen=f"0 commits since {collected.base_sha[:12]}")
-    left = collected.leftovers
-    found = (
-        [Evidence(source="git", seen=f"{left.count} changed files not committed, saved on {left.ref}")] if left else []
-    )
+    want = starved(transcript.ending)
+    if want is not None and want[0] is _K.DISK_FULL:
+        return fail(want[0], want[1], *_uncommitted(collected), *_last_words(transcript), names=names)
+    seen = [*_uncommitted(collected), *([want[1]] if want else []), *_last_words(transcript)]
     denied = transcript.last(Act.DENIED)
     if denied is not None:
-        seen = f"permission denied for {denied.event.tool or 'a tool'}"
-        return fail(
-            _K.PERMISSION_DENIED, Evidence(source="event", seen=seen, at_s=denied.at_s), counted, *found, names=names
-        )
-    return fail(_K.NO_COMMIT, counted, *found, _last_act(transcript), names=names)
+        times = sum(said.event.act is Act.DENIED for said in transcript.said)
+        first = f"permission denied for {denied.event.tool or 'a tool'}" + (f", {times} times" if times > 1 else "")
+        proof = Evidence(source="event", seen=first, at_s=denied.at_s)
+        return fail(_K.PERMISSION_DENIED, proof, *seen, names=names)
+    return fail(_K.NO_COMMIT, *seen, names=names, remedy=_ELSEWHERE if collected.others else "")
+
+
+def _uncommitted(collected: Collected) -> list[Evidence]:
+    """What git has to say where the branch holds no commit: work beside it, work that was not committed."""
+    counted = f"0 commits since {collected.base_sha[:12]}"
+    if collected.others:
+        beside = ", ".join(f"{ref} at {sha[:12]}" for ref, sha in sorted(collected.others.items()))
+        counted = f"{counted} on the branch; what was made beside it is kept: {beside}"
+    left = collected.leftovers
+    uncommitted = [f"{left.count} changed files not committed, saved on {left.ref}"] if left else []
+    return [Evidence(source="git", seen=seen) for seen in (counted, *uncommitted)]
+
+
+def _last_words(transcript: Transcript) -> list[Evidence]:
+    """What the agent claimed, and whether its tools had failed it."""
+    result = transcript.last(Act.RESULT)
+    if result is not None and result.event.ok:
+        last = Evidence(source="event", seen="the agent reports success", at_s=result.at_s)
+    else:
+        last = _last_act(transcript)
+    ended = [said for said in transcript.said if said.event.act is Act.TOOL_ENDED]
+    failed = [said for said in ended if said.event.ok is False]
+    if not failed:
+        return [last]
+    tool = failed[-1].event.tool or "a tool"
+    seen = f"{len(failed)} of {len(ended)} tool calls failed, {tool} the last"
+    return [Evidence(source="event", seen=seen, at_s=failed[-1].at_s), last]
 
 
 def claims(transcript: Transcript, commits: int) -> str | None:

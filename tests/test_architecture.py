@@ -26,6 +26,7 @@ GROUPS = (
         "remote",
         "frames",
         "follow",
+        "rungs",
         "ladder",
         "reprobe",
         "watch",
@@ -46,7 +47,7 @@ GROUPS = (
     ("rehearsal",),
 )
 ONLY_IN = {
-    "paramiko": ("overnight/hosts/ssh.py", "overnight/hosts/scan.py"),
+    "paramiko": ("overnight/hosts/",),
     "asyncssh": ("overnight/rehearsal/",),
     "uvicorn": ("overnight/rehearsal/",),
     "starlette": ("overnight/rehearsal/",),

@@ -17,7 +17,7 @@ from flows.rehearse import incident_script
 from overnight import lockfile
 from overnight.failures import RULES, Family, Source
 from overnight.kinds import ORDER
-from overnight.ladder import RULES as RUNGS
+from overnight.rungs import RULES as RUNGS
 from overnight.spec import BatchFile, HostSpec, Limits, RouteSpec, TaskEntry
 
 README = Path(__file__).resolve().parent.parent / "README.md"

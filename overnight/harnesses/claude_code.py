@@ -8,7 +8,7 @@ from typing import Any
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -160,13 +160,16 @@ def _assistant(line: Fields) -> list[AgentEvent]:
         if block.get("type") == "text":
             events.append(AgentEvent(Act.SPOKE, text=(field(block, "text", str) or "")[:_PROSE_CHARS], model=model))
         elif block.get("type") == "tool_use":
-            events.append(AgentEvent(Act.TOOL_STARTED, tool=field(block, "name", str), model=model))
+            tool, call = field(block, "name", str), digest(block.get("name"), block.get("input"))
+            events.append(AgentEvent(Act.TOOL_STARTED, tool=tool, model=model, print=call))
     return events
 
 
 def _user(line: Fields) -> list[AgentEvent]:
     ended = [b for b in objects(field(line, "message", dict), "content") if b.get("type") == "tool_result"]
-    events = [AgentEvent(Act.TOOL_ENDED, ok=b.get("is_error") is not True) for b in ended]
+    events = [
+        AgentEvent(Act.TOOL_ENDED, ok=b.get("is_error") is not True, print=digest(b.get("content"))) for b in ended
+    ]
     operation = field(field(line, "tool_use_result", dict), "gitOperation", dict)
     if commit := field(operation, "commit", dict):
         events.append(AgentEvent(Act.COMMITTED, sha=field(commit, "sha", str)))

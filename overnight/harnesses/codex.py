@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, field
+from overnight.harnesses.lines import Fields, JsonReader, digest, field
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -26,6 +26,7 @@ CAPS = frozenset[str]()
 _RETRY = re.compile(r"Reconnecting\.\.\. (?:(?P<attempt>\d+)/\d+|waiting for network) \((?P<cause>.*)\)", re.DOTALL)
 _STATUS = re.compile(r"(?:unexpected status |exceeded retry limit, last status: )(?P<status>\d{3}) ")
 _NETWORK_WAITS = 6  # in a row, 90 s after the first; with unbounded_connection_retries it waits for ever
+_OUTCOME = ("aggregated_output", "exit_code", "result", "error", "status")
 _NO_TOOLS = ("agent_message", "reasoning", "error", "todo_list")
 _PROSE_CHARS = 500
 _ANSWER_CHARS = 8000
@@ -121,11 +122,13 @@ class _Telling:
         if kind is None or kind in _NO_TOOLS:  # an `error` here is a notice, as on a model it has no data of
             return []
         self._waits = 0
-        events = [] if number in self._running else [AgentEvent(Act.TOOL_STARTED, tool=kind)]
+        call = digest({name: value for name, value in item.items() if name not in _OUTCOME and name != "id"})
+        events = [] if number in self._running else [AgentEvent(Act.TOOL_STARTED, tool=kind, print=call)]
         self._running.add(number)
         if ended:
             self._running.discard(number)
-            events.append(AgentEvent(Act.TOOL_ENDED, tool=kind, ok=field(item, "status", str) != "failed"))
+            ok, result = field(item, "status", str) != "failed", digest([item.get(name) for name in _OUTCOME])
+            events.append(AgentEvent(Act.TOOL_ENDED, tool=kind, ok=ok, print=result))
         return events
 
     def _error(self, message: str) -> AgentEvent:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, field
+from overnight.harnesses.lines import Fields, JsonReader, digest, field
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -27,6 +27,7 @@ HEADER_OF: Mapping[str, Header] = {
 }
 CAPS = frozenset[str]()
 
+_SHELL = re.compile(r"<shellId: \d+")  # counts up at every call
 _PROSE_CHARS = 500
 _ANSWER_CHARS = 8000
 _K = FailureKind
@@ -122,12 +123,15 @@ class _Telling:
         call = field(data, "toolCallId", str) or ""
         if kind == "tool.execution_start":
             self._tools[call] = field(data, "toolName", str)
-            return [AgentEvent(Act.TOOL_STARTED, tool=self._tools[call])]
+            mark = digest(data.get("toolName"), data.get("arguments"))
+            return [AgentEvent(Act.TOOL_STARTED, tool=self._tools[call], print=mark)]
         if kind == "tool.execution_partial_result":
             return [AgentEvent(Act.TOOL_RUNNING, tool=self._tools.get(call))]
         code = field(field(data, "shellExecution", dict), "exitCode", int)
         ok = field(data, "success", bool) is True and not code
-        return [AgentEvent(Act.TOOL_ENDED, tool=self._tools.pop(call, None), ok=ok)]
+        said = field(field(data, "result", dict), "content", str) or ""
+        result = digest(_SHELL.sub("", said), data.get("error"))
+        return [AgentEvent(Act.TOOL_ENDED, tool=self._tools.pop(call, None), ok=ok, print=result)]
 
     def _error(self, data: Fields) -> AgentEvent:
         """The end of its tries; what the provider said at the last of them says more than the sentence made from it."""

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from overnight.events import Act, AgentEvent, Exited
 from overnight.facts import VariableName
-from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, Lines, parse
+from overnight.failures import BadInput, Failure, FailureKind
+from overnight.harnesses.lines import Fields, Lines, digest, parse
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -31,7 +32,7 @@ FOLDER = Path(__file__).with_name("declarations")
 _CHARS = 8000
 _SAID = (Act.ERROR, Act.RETRYING, Act.SPOKE, Act.TOOL_STARTED, Act.TOOL_ENDED)
 
-What = Literal["text", "error", "status", "attempt", "model", "tool", "tokens"]
+What = Literal["text", "error", "status", "attempt", "model", "tool", "tokens", "arguments", "result"]
 
 
 class _Strict(BaseModel):
@@ -56,6 +57,12 @@ class Line(_Strict):
     gathers: bool = Field(False, description="Its text is the plain lines before it that no rule fits")
 
 
+def _with_prompt(argv: tuple[str, ...]) -> tuple[str, ...]:
+    if not argv or "{prompt}" not in argv[-1]:
+        raise ValueError("the last part has no {prompt}")
+    return argv
+
+
 class Version(_Strict):
     """How it says its version: the arguments, and the whole of what it prints, the version its first group."""
 
@@ -64,12 +71,12 @@ class Version(_Strict):
 
 
 class Declaration(_Strict):
-    """One file. `argv` may hold `{model}`, `{flags}` (alone) and, in its last part, `{prompt}`."""
+    """One file. `argv` may hold `{model}` and `{flags}` (alone); its last part holds `{prompt}`."""
 
     name: str
     command: str
     headers: dict[VariableName, Header]
-    argv: tuple[str, ...]
+    argv: Annotated[tuple[str, ...], AfterValidator(_with_prompt)]
     command_like: re.Pattern[str] | None = Field(None, description="Prompts that get a word in front")
     version: Version
     home_files: dict[str, str] = {}
@@ -92,7 +99,15 @@ class Declared:
         self.COMMAND = declaration.command
         self.HEADER_OF: Mapping[str, Header] = declaration.headers
         own_lines = tuple(declaration.begins.items())
-        self._dialect = Dialect("retry", declaration.preamble, {}, {}, own_lines, declaration.usage)
+        self._dialect = Dialect(
+            "retry",
+            declaration.preamble,
+            {},
+            {},
+            own_lines,
+            declaration.usage,
+            said_by="stderr" if declaration.output == "text" else "event",
+        )
 
     def argv(self, launch: Launch) -> tuple[str, ...]:
         """The command line of a run. It knows no budget and no turn cap."""
@@ -120,8 +135,11 @@ class Declared:
         return _Reader(self._is)
 
     def diagnose(self, transcript: Transcript, rules: Sequence[ErrorRule], names: Mapping[str, str]) -> Failure | None:
+        ending = transcript.ending
+        if self._is.output == "text" and isinstance(ending, Exited) and ending.signal is not None:
+            transcript = replace(transcript, said=deque())  # cut off, its last line may be the model's
         if self._is.verdict == "exit":
-            ending, newest = transcript.ending, transcript.last(*_SAID)
+            newest = transcript.last(*_SAID)
             if ending is None:
                 return None
             if isinstance(ending, Exited) and ending.code == 0 and newest and newest.event.act is Act.SPOKE:
@@ -170,6 +188,7 @@ class _Reader:
             model=_text(found.get("model")),
             tool=_text(found.get("tool")),
             tokens=_number(found.get("tokens")),
+            print=_mark(found),
         )
 
 
@@ -181,6 +200,12 @@ def _read(rule: Line, fields: Fields | None, text: str) -> dict[str, Any] | None
     if fields is None or any(_at(fields, path) != value for path, value in rule.when.items()):
         return None
     return {what: _at(fields, path) for what, path in rule.read.items()}
+
+
+def _mark(found: dict[str, Any]) -> str | None:
+    if "arguments" in found:
+        return digest(found.get("tool"), found["arguments"])
+    return digest(found["result"]) if "result" in found else None
 
 
 def _at(value: object, path: str) -> object:
@@ -206,6 +231,34 @@ def read(path: Path) -> Declared:
         ValueError: it is no TOML, or does not fit; pydantic's message names the place.
     """
     return Declared(Declaration.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))))
+
+
+def declared_in(folder: Path, named_by: str) -> dict[Path, Declared]:
+    """The harnesses that the TOML files of a folder declare, by file.
+
+    Args:
+        named_by: Who names the folder, for the words when it is none.
+
+    Raises:
+        BadInput: there is no such folder; or a file, the first field in it that is wrong, and what to write.
+    """
+    if not folder.is_dir():
+        raise BadInput(named_by, str(folder), "is no folder", "Name the folder that holds the TOML files")
+    found: dict[Path, Declared] = {}
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            found[path] = read(path)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise BadInput(str(path), field, first["msg"], f"See {FOLDER}/aider.toml for one that works") from error
+        except (OSError, ValueError) as error:
+            raise BadInput(str(path), "file", f"is no TOML: {error}", "Write it as TOML, in UTF-8") from error
+    names = [harness.NAME for harness in found.values()]
+    for path, harness in found.items():
+        if names.count(harness.NAME) > 1:
+            raise BadInput(str(path), "name", f"{harness.NAME!r} is declared twice", "Give each file its own name")
+    return found
 
 
 DECLARED = tuple(read(path) for path in sorted(FOLDER.glob("*.toml")))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -127,7 +127,8 @@ class _Telling:
     def _models_words(self, block: Fields, message_id: str | None) -> list[AgentEvent]:
         if block.get("type") == "toolRequest":
             call = field(field(block, "toolCall", dict), "value", dict)
-            return [AgentEvent(Act.TOOL_STARTED, tool=field(call, "name", str))]
+            mark = digest(call) if call else None
+            return [AgentEvent(Act.TOOL_STARTED, tool=field(call, "name", str), print=mark)]
         if block.get("type") != "text":
             return []
         text = field(block, "text", str) or ""
@@ -162,7 +163,7 @@ def _tool_response(block: Fields) -> list[AgentEvent]:
         return []
     outcome = field(block, "toolResult", dict)
     failed = field(field(outcome, "value", dict), "isError", bool) or field(outcome, "status", str) != "success"
-    return [AgentEvent(Act.TOOL_ENDED, ok=not failed)]
+    return [AgentEvent(Act.TOOL_ENDED, ok=not failed, print=digest(outcome))]
 
 
 def _status(own_line: str) -> int | None:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, Lines, field
+from overnight.harnesses.lines import Fields, JsonReader, Lines, digest, field
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -174,7 +174,12 @@ def _tool(part: Fields) -> list[AgentEvent]:
     tool, state = field(part, "tool", str), field(part, "state", dict)
     code = field(field(state, "metadata", dict), "exit", int)
     ok = field(state, "status", str) == "completed" and not code
-    return [AgentEvent(Act.TOOL_STARTED, tool=tool), AgentEvent(Act.TOOL_ENDED, tool=tool, ok=ok)]
+    said = state or {}
+    call, result = digest(tool, said.get("input")), digest(said.get("output"), said.get("error"), code)
+    return [
+        AgentEvent(Act.TOOL_STARTED, tool=tool, print=call),
+        AgentEvent(Act.TOOL_ENDED, tool=tool, ok=ok, print=result),
+    ]
 
 
 def _error(error: Fields) -> AgentEvent:

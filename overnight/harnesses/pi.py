@@ -14,7 +14,7 @@ from typing import Any
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -126,12 +126,13 @@ class _Telling:
             case "message_end" if message.get("role") == "assistant":
                 return self._message(message)
             case "tool_execution_start":
-                return [AgentEvent(Act.TOOL_STARTED, tool=field(line, "toolName", str))]
+                call = digest(line.get("toolName"), line.get("args"))
+                return [AgentEvent(Act.TOOL_STARTED, tool=field(line, "toolName", str), print=call)]
             case "tool_execution_update":
                 return [AgentEvent(Act.TOOL_RUNNING, tool=field(line, "toolName", str))]
             case "tool_execution_end":
-                ok = field(line, "isError", bool) is False
-                return [AgentEvent(Act.TOOL_ENDED, tool=field(line, "toolName", str), ok=ok)]
+                ok, result = field(line, "isError", bool) is False, digest(line.get("result"))
+                return [AgentEvent(Act.TOOL_ENDED, tool=field(line, "toolName", str), ok=ok, print=result)]
             case "auto_retry_start":
                 return [_retry(line)]
             case "auto_retry_end" if line.get("success") is False:

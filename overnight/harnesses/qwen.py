@@ -14,7 +14,7 @@ from typing import Any
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -27,6 +27,7 @@ CAPS = frozenset[str]()
 
 _OWN = "[API Error: "
 _STATUS = re.compile(r"\[API Error: (\d{3}) ")
+_GROUP = re.compile(r"\nProcess Group PGID: \d+\b")
 _PROSE_CHARS = 500
 _ANSWER_CHARS = 8000
 _K = FailureKind
@@ -112,7 +113,7 @@ class _Telling:
                 return self._assistant(field(line, "message", dict) or {})
             case "user":
                 ended = [b for b in objects(field(line, "message", dict), "content") if b.get("type") == "tool_result"]
-                return [AgentEvent(Act.TOOL_ENDED, ok=b.get("is_error") is False) for b in ended]
+                return [AgentEvent(Act.TOOL_ENDED, ok=b.get("is_error") is False, print=_result(b)) for b in ended]
             case "result":
                 return [self._result(line)]
         return []
@@ -124,7 +125,9 @@ class _Telling:
             self._own = AgentEvent(Act.ERROR, text=text[:_ANSWER_CHARS], status=_status(text))
             return [self._own]
         calls = [
-            AgentEvent(Act.TOOL_STARTED, tool=field(b, "name", str)) for b in blocks if b.get("type") == "tool_use"
+            AgentEvent(Act.TOOL_STARTED, tool=field(b, "name", str), print=digest(b.get("name"), b.get("input")))
+            for b in blocks
+            if b.get("type") == "tool_use"
         ]
         return [*([AgentEvent(Act.SPOKE, text=text[:_PROSE_CHARS])] if text else []), *calls]
 
@@ -135,6 +138,12 @@ class _Telling:
             return AgentEvent(Act.RESULT, text=said[:_ANSWER_CHARS], ok=True, tokens=tokens)
         own = self._own or AgentEvent(Act.ERROR, text=said[:_ANSWER_CHARS])
         return AgentEvent(Act.RESULT, text=own.text, status=own.status, ok=False, tokens=tokens)
+
+
+def _result(block: Fields) -> str:
+    """The mark of a result, without the number of its processes: it is another at every call."""
+    content = block.get("content")
+    return digest(_GROUP.sub("", content) if isinstance(content, str) else content)
 
 
 def _status(own_line: str) -> int | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, field
+from overnight.harnesses.lines import Fields, JsonReader, digest, field
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.scripted_agent import VERSION
 from overnight.harnesses.verdict import Dialect, judge
@@ -92,9 +92,10 @@ def _read(line: Fields) -> list[AgentEvent]:
             attempt, delay_s = field(line, "attempt", int), field(line, "delay_s", float)
             return [AgentEvent(Act.RETRYING, text, error, status, attempt, delay_s)]
         case "tool_started":
-            return [AgentEvent(Act.TOOL_STARTED, tool=tool, model=field(line, "model", str))]
+            call = digest(tool, line.get("command"))
+            return [AgentEvent(Act.TOOL_STARTED, tool=tool, model=field(line, "model", str), print=call)]
         case "tool_ended":
-            return [AgentEvent(Act.TOOL_ENDED, tool=tool, ok=ok)]
+            return [AgentEvent(Act.TOOL_ENDED, tool=tool, ok=ok, print=digest(ok, text))]
         case "text":
             return [AgentEvent(Act.SPOKE, text, model=field(line, "model", str))]
         case "error":

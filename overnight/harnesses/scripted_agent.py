@@ -182,7 +182,7 @@ def act(answer: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
 
 
 def shell(command: str, model: str | None = None) -> tuple[bool, str]:
-    emit("tool_started", tool="Bash", model=model)
+    emit("tool_started", tool="Bash", model=model, command=command)
     try:
         done = subprocess.run(
             ["/bin/sh", "-c", command],
@@ -205,7 +205,7 @@ def finish(ok: bool, **fields: Any) -> NoReturn:
 
 
 def write(step: dict[str, Any]) -> None:
-    emit("tool_started", tool="Write")
+    emit("tool_started", tool="Write", command=step["write"])
     with open(step["write"], "w", encoding="utf-8") as file:
         file.write(step["text"])
     emit("tool_ended", tool="Write", ok=True)

@@ -16,14 +16,16 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from overnight.events import Act, AgentEvent, Exited
-from overnight.failures import Evidence, Failure, FailureKind, fail
+from overnight.failures import Evidence, Failure, FailureKind, Source, fail
 from overnight.lockfile import ErrorRule
-from overnight.outcome import head_and_tail
+from overnight.outcome import ended_by, head_and_tail, starved
 from overnight.transcript import Said, Transcript
 from overnight.wire import classify, read_message
 
 _K = FailureKind
 _LINE_CHARS = 400
+_NO_SPACE = re.compile(r"ENOSPC: no space left|No space left on device \(os error 28\)|database or disk is full")
+"""As node, rust and SQLite word it in the agents' own errors; a command's words for it have none of the three parts."""
 _PROGRESS = (Act.SPOKE, Act.TOOL_STARTED, Act.TOOL_ENDED, Act.COMMITTED)
 
 MUTE_AFTER_S = 8.0
@@ -40,7 +42,8 @@ class Dialect:
     `own_words` prove a cause by themselves; `broad_words` only when neither the
     status nor a line says more. `own_lines` are how the harness begins its error
     texts, after `preamble`; what follows may be the provider's or a proxy's words.
-    `usage` finds a refused command line in plain output.
+    `usage` finds a refused command line in plain output. `said_by` is how strong
+    its events are: a line of plain text is less than an event with fields.
     """
 
     retry_event: str
@@ -49,6 +52,7 @@ class Dialect:
     broad_words: Mapping[str, FailureKind]
     own_lines: Sequence[tuple[str, FailureKind]]
     usage: re.Pattern[str]
+    said_by: Source = "event"
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def _prove(transcript: Transcript, rules: Sequence[ErrorRule], dialect: Dialect)
     if result is not None and result.event.ok:
         return _death(transcript, dialect)
     complaint = _complaint(transcript, result)
-    if complaint is not None and not _starved(ending):
+    if complaint is not None and not (result is None and _struck(ending)):
         return _explain(complaint, transcript, rules, dialect)
     return _death(transcript, dialect)
 
@@ -117,6 +121,8 @@ def _explain(said: Said, transcript: Transcript, rules: Sequence[ErrorRule], dia
     if found and found[1].source == "body":
         return _Proof(found[0], (found[1].model_copy(update={"at_s": said.at_s}), shown))
     kind = dialect.own_words.get(event.error or "") or _by_line(event, dialect)
+    if event.status is None and _NO_SPACE.search(event.text):
+        return _Proof(_K.DISK_FULL, (shown,))
     if kind is None and event.act is Act.RETRYING and event.status is None:
         return _by_gap(said, shown, transcript)
     kind = kind or (found[0] if found else None) or dialect.broad_words.get(event.error or "")
@@ -163,7 +169,8 @@ def _try_began(said: Said, transcript: Transcript) -> float:
     return began
 
 
-def _starved(ending: object) -> bool:
+def _struck(ending: object) -> bool:
+    """Whether it was ended in the middle of a complaint for want of memory: the complaint is not why it ended."""
     return isinstance(ending, Exited) and ending.oom_kills > 0
 
 
@@ -176,9 +183,22 @@ def _death(transcript: Transcript, dialect: Dialect) -> _Proof | None:
     how = Evidence(source="exit", seen=_exit(ending, verdict_given=result is not None), at_s=ending.seconds)
     if result is not None and ending.signal is None and ending.code in (0, 1):
         return None
+    if (want := starved(ending)) is not None:
+        return _Proof(want[0], (want[1], how, *head_and_tail(transcript)))
+    if full := _full(transcript) if ending.code else None:
+        return _Proof(_K.DISK_FULL, (full, how, *head_and_tail(transcript)))
     if refusal := _refusal(transcript, dialect) if ending.code else None:
         return _Proof(_K.HARNESS_USAGE, (how, refusal))
     return _Proof(_K.HARNESS_CRASHED, (how, *head_and_tail(transcript)))
+
+
+def _full(transcript: Transcript) -> Evidence | None:
+    """The line in which a harness that died told of a full disk; on standard output only before any event."""
+    for stream, text in (("stderr", transcript.err_tail), ("stdout", b"" if transcript.said else transcript.out_head)):
+        for line in text.decode(errors="replace").splitlines():
+            if _NO_SPACE.search(line):
+                return Evidence(source="stderr", seen=_one_line(line), where=stream)
+    return None
 
 
 def _refusal(transcript: Transcript, dialect: Dialect) -> Evidence | None:
@@ -193,12 +213,11 @@ def _refusal(transcript: Transcript, dialect: Dialect) -> Evidence | None:
 
 
 def _exit(ending: Exited, *, verdict_given: bool) -> str:
-    number = ending.signal or (ending.code - 128 if ending.code and 128 < ending.code < 160 else None)
+    number = ended_by(ending)
     by = f"signal {_signal_name(number)}" if number else ""
     how = f"exit code {ending.code}" if ending.code is not None else ""
     ended = " by ".join(part for part in (how or "ended", by) if part)
-    oom = f"; the host's out-of-memory killer struck {ending.oom_kills} time(s)" if ending.oom_kills else ""
-    return f"{ended}{'' if verdict_given else ' before a result was given'}{oom}"
+    return f"{ended}{'' if verdict_given else ' before a result was given'}"
 
 
 def _signal_name(number: int) -> str:
@@ -215,11 +234,12 @@ def _shown(said: Said, transcript: Transcript, dialect: Dialect) -> Evidence:
         why = f"{event.status} {event.error}" if event.status else f"{event.error}, no HTTP status"
         since = f", tries since {first.at_s:.1f} s" if first is not said else ""
         attempt = event.attempt or "?"
-        return Evidence(source="event", seen=f"{dialect.retry_event} attempt {attempt}: {why}{since}", at_s=said.at_s)
+        seen = f"{dialect.retry_event} attempt {attempt}: {why}{since}"
+        return Evidence(source=dialect.said_by, seen=seen, at_s=said.at_s)
     parts = [str(part) for part in (event.status, event.error) if part]
     head = " ".join(parts) or ("error" if event.act is Act.ERROR else "result: failed")
     text = f": {_one_line(event.text)}" if event.text else ""
-    return Evidence(source="event", seen=f"{head}{text}", at_s=said.at_s)
+    return Evidence(source=dialect.said_by, seen=f"{head}{text}", at_s=said.at_s)
 
 
 def _one_line(text: str) -> str:

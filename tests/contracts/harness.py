@@ -17,6 +17,7 @@ from overnight.harnesses import HARNESSES
 from overnight.harnesses.declared import Declared
 from overnight.harnesses.protocol import Harness, Launch
 from overnight.lockfile import Header
+from overnight.outcome import FULL_BYTES
 from overnight.transcript import Transcript
 
 NAMES = {"provider": "zhipu", "harness": "any", "host": "box", "model": "m"}
@@ -153,19 +154,24 @@ class HarnessContract:
         assert failure.kind is FailureKind.HARNESS_MISSING
 
     @pytest.mark.parametrize(
-        ("ending", "seen"),
+        ("ending", "seen", "kind"),
         [
-            (Exited(None, 9, 1.0), "signal 9 (SIGKILL)"),
-            (Exited(137, None, 1.0), "SIGKILL"),
-            (Exited(None, 9, 1.0, oom_kills=1), "out-of-memory"),
-            (Exited(0, None, 1.0), "before a result"),
-            (Exited(3, None, 1.0), "exit code 3"),
+            (Exited(None, 9, 1.0), "signal 9 (SIGKILL)", FailureKind.HARNESS_CRASHED),
+            (Exited(137, None, 1.0), "SIGKILL", FailureKind.HARNESS_CRASHED),
+            (Exited(0, None, 1.0), "before a result", FailureKind.HARNESS_CRASHED),
+            (Exited(3, None, 1.0, disk_free_bytes=FULL_BYTES), "exit code 3", FailureKind.HARNESS_CRASHED),
+            (Exited(None, 11, 1.0, oom_kills=1), "SIGSEGV", FailureKind.HARNESS_CRASHED),
+            (Exited(None, 9, 1.0, oom_kills=1), "want of memory", FailureKind.OUT_OF_MEMORY),
+            (Exited(137, None, 1.0, oom_kills=2), "2 process(es)", FailureKind.OUT_OF_MEMORY),
+            (Exited(1, None, 1.0, disk_free_bytes=0), "0 bytes were free", FailureKind.DISK_FULL),
         ],
     )
-    def test_an_end_without_a_verdict_is_a_crash(self, harness: Harness, ending: Exited, seen: str) -> None:
+    def test_an_end_without_a_verdict_is_named_by_how_it_ended(
+        self, harness: Harness, ending: Exited, seen: str, kind: FailureKind
+    ) -> None:
         failure = harness.diagnose(Transcript(ending=ending), (), NAMES)
         assert failure is not None
-        assert failure.kind is FailureKind.HARNESS_CRASHED
+        assert failure.kind is kind
         assert seen in str(failure.evidence[0])
 
     def test_is_a_module_without_state(self, harness: Harness) -> None:

@@ -264,7 +264,7 @@ def test_shortly_before_the_host_s_own_limit_it_is_looked_at() -> None:
 
 
 def test_a_command_that_takes_longer_than_a_silence_may_is_looked_at_and_never_ended_for_it() -> None:
-    scene = Scene(STARTED, beat(1), out(INIT, TOOL), beat(400, quiet_s=1))
+    scene = Scene(STARTED, beat(1), out(INIT, TOOL), beat(200, quiet_s=1))
     assert scene.guard.decide() is None
     assert scene.looks == 0
     scene.guard.watch.take(beat(425, quiet_s=1))
@@ -275,6 +275,24 @@ def test_a_command_that_takes_longer_than_a_silence_may_is_looked_at_and_never_e
     assert scene.guard.decide() is None
     assert scene.guard.stuck is not None
     assert (scene.guard.stuck.rung, scene.guard.stop, scene.looks) == ("tool-sleeps", None, 1)
+
+
+def test_half_way_through_a_silence_it_is_looked_at_so_that_a_command_at_rest_is_known() -> None:
+    scene = Scene(STARTED, beat(1), out(INIT), beat(250, quiet_s=249))
+    assert scene.guard.decide() is None
+    assert scene.looks == 1
+    resting = replace(TESTING.processes[1], cpu_delta_s=0.0, cpu_s=10.0, waits_in="nanosleep")
+    scene.guard.heard(Sampled(replace(TESTING, at_s=250, processes=(AGENT, replace(resting, age_s=229)))))
+    assert scene.guard.decide() is None
+    assert scene.looks == 1
+    scene.guard.watch.take(beat(500, quiet_s=490))
+    assert scene.guard.decide() is None
+    assert scene.looks == 2
+    scene.guard.heard(Sampled(replace(TESTING, processes=(AGENT, replace(resting, cpu_s=30.0)))))
+    assert scene.guard.decide() is None
+    assert scene.guard.standing is not None
+    assert "20.0 s of CPU and 0 new processes in the last 251 s" in scene.guard.standing.shown.seen
+    assert scene.guard.spared == 1
 
 
 def test_the_audit_says_whether_an_ended_run_was_at_work_after_all() -> None:

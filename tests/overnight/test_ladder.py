@@ -9,7 +9,8 @@ import pytest
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import FailureKind
-from overnight.ladder import RULES, Rung, Standing, climb
+from overnight.ladder import Standing, climb
+from overnight.rungs import RULES, Rung
 from overnight.sample import LockWait, Process, Sample, Socket
 from overnight.silence import Progress
 from overnight.transcript import Transcript
@@ -113,6 +114,21 @@ def test_a_server_that_an_earlier_command_left_behind_is_not_what_it_waits_for()
     server = child("npm run dev", age_s=80)
     sample = seen(server, sockets=(replace(PEER, last_received_s=None),))
     assert stands(sample).rung is Rung.NO_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "rung"),
+    [
+        (child(cpu_s=1.0, age_s=28), child("pytest", cpu_s=1.4), Rung.TOOL_BUSY),
+        (child(cpu_s=1.0, age_s=28), child("pytest", cpu_s=1.05), Rung.TOOL_IDLE),
+        (child(cpu_s=1.0, age_s=28), child("curl", pid=77, cpu_s=0.0, age_s=4), Rung.TOOL_BUSY),
+    ],
+)
+def test_a_command_that_rests_for_a_moment_is_known_by_what_it_did_since_a_look_before(
+    before: Process, now: Process, rung: Rung
+) -> None:
+    earlier = replace(seen(before), at_s=71)
+    assert climb(seen(now), QUIET, WORKING, URL, earlier).rung is rung
 
 
 def test_an_agent_that_waits_for_nothing_else_waits_for_what_it_sent_to_the_background() -> None:

@@ -87,6 +87,15 @@ def test_the_order_of_evidence(
     assert (found.kind if found else None) == kind
 
 
+def test_a_full_disk_names_what_nobody_else_could() -> None:
+    full = Exited(1, None, 30.0, disk_free_bytes=1024)
+    for said, kind in ((None, K.DISK_FULL), (HUH, K.DISK_FULL), (SLOW, K.RATE_LIMITED)):
+        found = process(transcript(ending=full), said=said)
+        assert found is not None
+        assert found.kind is kind
+    assert process(transcript(ending=Exited(0, None, 30.0, disk_free_bytes=1024))) is None
+
+
 def test_an_ending_nobody_can_name_shows_head_and_tail() -> None:
     out = b"first words\n" + b"x" * 1000 + b"\nlast words"
     found = process(transcript(ending=BADLY, out=out, err=b"\xffbad\n"))
@@ -148,9 +157,48 @@ class TestConclude:
         assert found.kind is K.NO_COMMIT
         assert [e.seen for e in found.evidence] == [
             "0 commits since aaaaaaaaaaaa",
+            "the agent reports success",
             "3 changed files not committed, saved on refs/overnight/x/wip",
-            "last event: result",
         ]
+
+    def test_what_the_last_tools_reported_is_told(self) -> None:
+        tools = [
+            AgentEvent(Act.TOOL_STARTED, tool="Bash"),
+            AgentEvent(Act.TOOL_ENDED, tool="Read", ok=True),
+            AgentEvent(Act.TOOL_ENDED, tool="Bash", ok=False),
+        ]
+        found = conclude(None, collected(), transcript(*tools, DONE), ROUTE.names)
+        assert found is not None
+        assert [str(e) for e in found.evidence] == [
+            "git: 0 commits since aaaaaaaaaaaa",
+            "event: 1 of 2 tool calls failed, Bash the last at 2.0 s",
+            "event: the agent reports success at 3.0 s",
+        ]
+
+    def test_commits_beside_the_branch_are_no_success_and_are_named(self) -> None:
+        aside = collected().model_copy(update={"others": {"refs/overnight/x/other/heads/aside": "e" * 40}})
+        found = conclude(None, aside, transcript(DONE), ROUTE.names)
+        assert found is not None
+        assert found.brief == (
+            "no-commit: 0 commits since aaaaaaaaaaaa on the branch; what was made beside it is kept: "
+            "refs/overnight/x/other/heads/aside at eeeeeeeeeeee"
+        )
+        assert "merge it if it is the work" in found.remedy
+
+    def test_a_full_disk_explains_why_nothing_was_committed(self) -> None:
+        full = transcript(DONE, ending=Exited(0, None, 30.0, disk_free_bytes=0))
+        found = conclude(process(full), collected(left=1), full, ROUTE.names)
+        assert found is not None
+        assert (found.kind, found.evidence[0].source) == (K.DISK_FULL, "exit")
+        assert conclude(process(full), collected(commit()), full, ROUTE.names) is None
+
+    def test_a_command_that_was_struck_for_memory_is_a_sighting_beside_the_verdict(self) -> None:
+        struck = transcript(DONE, ending=Exited(0, None, 30.0, oom_kills=1))
+        assert conclude(by_harness(struck), collected(commit()), struck, ROUTE.names) is None
+        found = conclude(by_harness(struck), collected(), struck, ROUTE.names)
+        assert found is not None
+        assert found.kind is K.NO_COMMIT
+        assert "want of memory" in " ".join(e.seen for e in found.evidence)
 
     def test_a_process_that_failed_stays_failed_whatever_it_committed(self) -> None:
         """Exit code 1 with commits: the agent itself says it did not finish. The commits come home all the same."""

@@ -9,12 +9,12 @@ import pytest
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from overnight.failures import Evidence, FailureKind, HostError, RouteError, fail
+from overnight.failures import FailureKind, HostError, RouteError
 from tasks import collect, dispatch, preflight
 from tasks.retries import mends_the_wire
+from tests.overnight.samples import proven
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("prefect_api")]
-SEEN = Evidence(source="probe", seen="HTTP 401")
 
 
 def _calls(error: Exception) -> int:
@@ -36,15 +36,15 @@ def _calls(error: Exception) -> int:
 
 @pytest.mark.parametrize("kind", [FailureKind.AUTH_REJECTED, FailureKind.WRONG_HEADER, FailureKind.KEY_MISSING])
 def test_auth_is_called_exactly_once(kind: FailureKind) -> None:
-    assert _calls(RouteError(fail(kind, SEEN))) == 1
+    assert _calls(RouteError(proven(kind))) == 1
 
 
 def test_a_host_out_of_reach_is_tried_again() -> None:
-    assert _calls(HostError(fail(FailureKind.HOST_UNREACHABLE, SEEN))) == 4
+    assert _calls(HostError(proven(FailureKind.HOST_UNREACHABLE))) == 4
 
 
 def test_a_refused_ssh_key_is_called_exactly_once() -> None:
-    assert _calls(HostError(fail(FailureKind.HOST_AUTH, SEEN))) == 1
+    assert _calls(HostError(proven(FailureKind.HOST_AUTH))) == 1
 
 
 def test_a_fault_of_ours_is_called_exactly_once() -> None:

@@ -9,8 +9,9 @@ import pytest
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from overnight.failures import RULES, BadInput, Evidence, FailureError, FailureKind, Family, fail
+from overnight.failures import RULES, BadInput, FailureError, FailureKind, Family
 from tasks.retries import BACKOFF_S, WIRE_DELAYS_S, mends_the_wire, wait_before_next
+from tests.overnight.samples import proven
 
 K = FailureKind
 WIRE = {
@@ -21,14 +22,22 @@ WIRE = {
     K.NETWORK,
     K.HOST_UNREACHABLE,
 }
-FRESH = {K.HARNESS_CRASHED, K.SILENT_START, K.WENT_QUIET, K.NO_CHANGE, K.NO_COMMIT, K.LOST}
-SEEN = Evidence(source="http", seen="what was seen")
+FRESH = {
+    K.HARNESS_CRASHED,
+    K.SILENT_START,
+    K.WENT_QUIET,
+    K.TOOL_STUCK,
+    K.LOOPING,
+    K.NO_CHANGE,
+    K.NO_COMMIT,
+    K.LOST,
+}
 
 every_kind = pytest.mark.parametrize("kind", FailureKind)
 
 
 def failed(kind: FailureKind) -> State[FailureError]:
-    return Failed(data=FailureError(fail(kind, SEEN)))
+    return Failed(data=FailureError(proven(kind)))
 
 
 def test_prefect_is_given_a_plain_function() -> None:
@@ -44,7 +53,7 @@ def test_a_prefect_task_is_tried_again_only_for_the_wire(kind: FailureKind) -> N
 
 @every_kind
 def test_a_coding_task_gets_another_attempt(kind: FailureKind) -> None:
-    wait = wait_before_next(fail(kind, SEEN), 1, 2)
+    wait = wait_before_next(proven(kind), 1, 2)
     if kind in WIRE:
         assert wait == BACKOFF_S[0]
     elif kind in FRESH:
@@ -55,7 +64,7 @@ def test_a_coding_task_gets_another_attempt(kind: FailureKind) -> None:
 
 @pytest.mark.parametrize("kind", [k for k, r in RULES.items() if r.family in (Family.AUTH, Family.SETUP, Family.QUOTA)])
 def test_what_a_person_has_to_mend_earns_neither(kind: FailureKind) -> None:
-    failure = fail(kind, SEEN, retry_after_s=5)
+    failure = proven(kind, retry_after_s=5)
     assert not mends_the_wire(None, uuid4(), failed(kind))
     assert [wait_before_next(failure, n, 10) for n in range(1, 10)] == [None] * 9
 
@@ -71,18 +80,18 @@ def test_a_state_without_an_error_is_never_tried_again() -> None:
 
 
 def test_the_last_attempt_is_the_last() -> None:
-    stall = fail(K.WENT_QUIET, SEEN)
+    stall = proven(K.WENT_QUIET)
     assert [wait_before_next(stall, n, 3) for n in (1, 2, 3, 4)] == [0, 0, None, None]
     assert wait_before_next(stall, 1, 1) is None
 
 
 def test_waits_grow_and_then_stay() -> None:
-    failure = fail(K.OVERLOADED, SEEN)
+    failure = proven(K.OVERLOADED)
     assert [wait_before_next(failure, n, 10) for n in (1, 2, 3, 4, 9)] == [30, 120, 300, 300, 300]
     assert sorted(WIRE_DELAYS_S) == WIRE_DELAYS_S
 
 
 def test_the_provider_s_own_reset_time_goes_first() -> None:
-    assert wait_before_next(fail(K.RATE_LIMITED, SEEN, retry_after_s=7), 1, 2) == 7
-    assert wait_before_next(fail(K.RATE_LIMITED, SEEN, retry_after_s=0), 1, 2) == BACKOFF_S[0]
-    assert wait_before_next(fail(K.WENT_QUIET, SEEN, retry_after_s=7), 1, 2) == 0
+    assert wait_before_next(proven(K.RATE_LIMITED, retry_after_s=7), 1, 2) == 7
+    assert wait_before_next(proven(K.RATE_LIMITED, retry_after_s=0), 1, 2) == BACKOFF_S[0]
+    assert wait_before_next(proven(K.WENT_QUIET, retry_after_s=7), 1, 2) == 0

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from overnight.failures import Evidence, FailureError, FailureKind, fail
+from overnight.failures import FailureError, FailureKind
 from tasks.retries import mends_the_wire
 from tasks.states import ended, state_of
-from tests.overnight.samples import collected, commit, run
+from tests.overnight.samples import collected, commit, proven, run
 
-SEEN = Evidence(source="http", seen="api.z.ai answered 401 to Authorization: Bearer")
+SEEN = "api.z.ai answered 401 to Authorization: Bearer"
 
 
 @pytest.mark.parametrize("kind", FailureKind)
 def test_a_failure_is_found_by_whoever_looks_for_failed(kind: FailureKind) -> None:
-    failure = fail(kind, SEEN)
+    failure = proven(kind, SEEN)
     state = state_of(failure)
     assert (state.type, state.name) == (StateType.FAILED, "Failed")
     assert isinstance(state.data, FailureError)
@@ -23,7 +23,7 @@ def test_a_failure_is_found_by_whoever_looks_for_failed(kind: FailureKind) -> No
 
 
 def test_the_message_begins_with_the_cause_and_ends_with_the_mend() -> None:
-    failure = fail(FailureKind.AUTH_REJECTED, SEEN, names={"provider": "zai"})
+    failure = proven(FailureKind.AUTH_REJECTED, SEEN, names={"provider": "zai"})
     assert state_of(failure).message == (
         "auth-rejected: api.z.ai answered 401 to Authorization: Bearer. "
         "Mend: replace the key: overnight credentials add zai"
@@ -31,8 +31,8 @@ def test_the_message_begins_with_the_cause_and_ends_with_the_mend() -> None:
 
 
 def test_a_refused_key_earns_no_further_try() -> None:
-    assert not mends_the_wire(None, None, state_of(fail(FailureKind.AUTH_REJECTED, SEEN)))
-    assert mends_the_wire(None, None, state_of(fail(FailureKind.HOST_UNREACHABLE, SEEN)))
+    assert not mends_the_wire(None, None, state_of(proven(FailureKind.AUTH_REJECTED, SEEN)))
+    assert mends_the_wire(None, None, state_of(proven(FailureKind.HOST_UNREACHABLE, SEEN)))
 
 
 def test_a_success_says_where_its_commits_are() -> None:
@@ -52,6 +52,6 @@ def test_a_success_says_where_its_commits_are() -> None:
     ],
 )
 def test_what_did_not_succeed_says_why(state: str, kind: FailureKind, type_: StateType, name: str) -> None:
-    failure = fail(kind, SEEN)
+    failure = proven(kind, SEEN)
     shown = ended(run(state=state, failure=failure))
     assert (shown.type, shown.name, shown.message) == (type_, name, str(failure))

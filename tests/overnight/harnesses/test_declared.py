@@ -12,7 +12,7 @@ from overnight.harnesses import HARNESSES
 from overnight.harnesses.declared import DECLARED, FOLDER, Declaration, read
 from overnight.harnesses.protocol import Launch
 from overnight.transcript import Transcript
-from tests.overnight.harnesses.golden import case, read_all
+from tests.overnight.harnesses.golden import RULES, case, read_all
 
 REFUSED = b"litellm.AuthenticationError: AnthropicException - no\n"
 ANSWERED = b"Tokens: 1.2k sent, 7 received.\n"
@@ -63,6 +63,12 @@ def kind(out: bytes, ending: Exited | None) -> FailureKind | None:
 )
 def test_what_a_text_harness_proves(out: bytes, ending: Exited | None, expected: FailureKind | None) -> None:
     assert kind(out, ending) is expected
+
+
+def test_a_line_of_plain_text_is_a_weaker_sighting_than_an_event() -> None:
+    failure = AIDER.diagnose(case("aider", "401").transcript(), RULES, {})
+    assert failure is not None
+    assert [e.source for e in failure.evidence if e.at_s is not None][-1] == "stderr"
 
 
 def test_what_was_said_is_the_lines_that_no_rule_fits() -> None:

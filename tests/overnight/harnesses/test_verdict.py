@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from overnight.events import Act, AgentEvent, Ending, Exited, Killed, Lost
@@ -117,7 +119,29 @@ def test_what_the_harness_said_outlives_how_it_ended() -> None:
 
 
 def test_memory_running_out_outweighs_an_old_complaint() -> None:
-    assert kind((0.4, LIMITED), ending=Exited(None, 9, 9.0, oom_kills=1)) is K.HARNESS_CRASHED
+    struck = Exited(None, 9, 9.0, oom_kills=1)
+    assert kind((0.4, LIMITED), ending=struck) is K.OUT_OF_MEMORY
+    assert kind((0.4, LIMITED), ending=replace(struck, oom_kills=0)) is K.RATE_LIMITED
+
+
+def test_a_verdict_outweighs_memory_that_ran_out_somewhere_on_the_host() -> None:
+    refused = AgentEvent(Act.RESULT, "Failed to authenticate", "authentication_failed", 401, ok=False)
+    assert kind((1.0, refused), ending=Exited(1, None, 2.0, oom_kills=1)) is K.AUTH_REJECTED
+    assert kind((1.0, OK), ending=Exited(0, None, 2.0, oom_kills=1)) is None
+
+
+def test_a_full_disk_is_told_by_the_harness_but_not_by_the_provider() -> None:
+    words = "ENOSPC: no space left on device, write"
+    assert failed(words) is K.DISK_FULL
+    assert failed(words, status=500) is K.PROVIDER_ERROR
+
+
+def test_a_full_disk_is_told_by_the_last_words_of_a_harness_that_died() -> None:
+    said = Transcript(ending=Exited(1, None, 2.0))
+    said.add_bytes("err", b"node:fs:600\nError: ENOSPC: no space left on device, open '/srv/x'\n")
+    failure = claude_code.diagnose(said, RULES, NAMES)
+    assert failure is not None
+    assert (failure.kind, failure.evidence[0].source) == (K.DISK_FULL, "stderr")
 
 
 def test_an_ending_of_our_own_making_proves_nothing() -> None:

@@ -17,6 +17,13 @@ class TestLocalHost(HostContract):
         yield host
         host.close()
 
+    def leading_to(self, port: int) -> int:
+        return port
+
+    def test_another_port_of_the_same_machine_is_refused(self, host: LocalHost) -> None:
+        with pytest.raises(ValueError, match="is this machine"):
+            host.forward(1, 2)
+
     def test_commands_get_nothing_of_our_environment(
         self, host: LocalHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ import paramiko
 import pytest
 
 from overnight.failures import HostError
-from overnight.hosts.ssh import SshHost
-from tests.contracts.host import FullConnectionContract, HostContract, read_all
-from tests.sshd import Relay, Sshd, free_port, serving
+from overnight.hosts.ssh import SshAddress, SshHost
+from overnight.rehearsal.ssh import LoopbackHost, make_key
+from tests.contracts.host import FullConnectionContract, HostContract, echo, read_all
+from tests.sshd import Relay, Sshd, free_port, serving, wait_until
 
 pytestmark = pytest.mark.full
 
@@ -64,6 +66,63 @@ class TestSshHost(HostContract, FullConnectionContract):
         assert raised.value.failure.kind == "host-unreachable"
         host.close()
         relay.close()
+
+
+class TestForward:
+    def test_nobody_listens_before_and_after(self, host: SshHost) -> None:
+        there = free_port()
+        with echo() as port:
+            with host.forward(there, port):
+                assert listens(there)
+            wait_until(lambda: not listens(there))
+
+    def test_it_is_dialled_again_when_the_link_breaks(self, tmp_path: Path) -> None:
+        there = free_port()
+        with LoopbackHost("dev", [make_key(tmp_path / "key")]) as server, echo() as port:
+            host = SshHost(SshAddress("box", server.address, server.port, "dev", tmp_path / "key", server.host_key))
+            with host.forward(there, port):
+                server.link.refuse()
+                server.link.cut()
+                wait_until(lambda: not listens(there))
+                server.link.accept()
+                wait_until(lambda: said_back(there, b"again") == b"again", 60)
+            host.close()
+
+    def test_a_connection_there_ends_where_nobody_listens_here(self, host: SshHost) -> None:
+        there = free_port()
+        with host.forward(there, free_port()):
+            assert said_back(there, b"hello") == b""
+
+    def test_a_host_that_forbids_it_is_named_with_the_option(self, tmp_path: Path) -> None:
+        with serving(tmp_path, "AllowTcpForwarding no") as server:
+            self.refused(SshHost(server.address()), free_port())
+
+    def test_a_port_that_is_taken_there_is_refused(self, host: SshHost) -> None:
+        with echo() as taken:
+            self.refused(host, taken)
+
+    def refused(self, host: SshHost, port: int) -> None:
+        with pytest.raises(HostError) as raised, host.forward(port, 1):
+            pass
+        host.close()
+        assert raised.value.failure.kind == "host-unfit"
+        assert f"127.0.0.1:{port}" in str(raised.value)
+        assert "AllowTcpForwarding" in raised.value.failure.remedy
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+def said_back(port: int, words: bytes) -> bytes:
+    """What comes back from a port, b"" when it hangs up or nobody is there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
+            link.sendall(words)
+            return link.recv(100)
+    except OSError:
+        return b""
 
 
 class TestRefusals:

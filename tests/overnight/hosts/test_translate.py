@@ -11,7 +11,7 @@ import pytest
 from paramiko import ssh_exception
 from paramiko.pkey import UnknownKeyType
 
-from overnight.hosts.ssh import SshAddress, translate
+from overnight.hosts.translate import SshAddress, translate
 
 ADDRESS = SshAddress("box", "10.0.0.5", 22, "dev", Path("/keys/id"))
 KEY = paramiko.ECDSAKey.generate()
