@@ -14,11 +14,13 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import cli_doctor, cli_runs, cli_server
+from flows import cli_doctor, cli_rehearse, cli_runs, cli_server
 from flows.cli_lock import lock as lock_commands
 from flows.cli_saved import credentials, hosts
 from flows.state import state_directory
+from flows.terminal import plainly
 from overnight.failures import BadInput
+from overnight.harnesses import take_up
 from overnight.report import EXIT_BAD_INPUT
 
 # plain help: the rich one breaks the examples' lines
@@ -38,13 +40,6 @@ class OnInterrupt(StrEnum):
 
     CANCEL = "cancel"
     DETACH = "detach"
-
-
-class Stand(StrEnum):
-    """Agents the rehearsal can use."""
-
-    CLAUDE_CODE = "claude-code"
-    SCRIPTED = "scripted"
 
 
 _BATCH_HELP = """Run a batch of coding tasks to commits and a report.
@@ -104,28 +99,6 @@ def batch(
 
 
 @app.command()
-def rehearse(
-    harness: Annotated[
-        Stand, typer.Option(help="The real Claude Code, or our own small agent that needs no download.")
-    ] = Stand.CLAUDE_CODE,
-    state: Annotated[Path | None, typer.Option(metavar="DIR", help="State directory.")] = None,
-) -> None:
-    """Replay the incident on this machine: a real agent, an emulated provider, no account.
-
-    \b
-    Example:
-      overnight rehearse
-    """
-    from flows.rehearse import rehearse as replay
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "overnight"
-    try:
-        raise typer.Exit(replay(state_directory(state, os.environ), cache, harness, os.environ, typer.echo))
-    except BadInput as error:
-        refuse(error)
-
-
-@app.command()
 def pages(state: Annotated[Path | None, typer.Option(metavar="DIR", help="State directory.")] = None) -> None:
     """Open the private Prefect server of a state directory, to look at past nights or a running one; Ctrl-C leaves it.
 
@@ -146,6 +119,7 @@ def pages(state: Annotated[Path | None, typer.Option(metavar="DIR", help="State 
         refuse(error)
 
 
+cli_rehearse.add_to(app)
 cli_doctor.add_to(app)
 cli_runs.add_to(app)
 app.command()(cli_server.up)
@@ -165,6 +139,8 @@ def overnight(
     ] = False,
 ) -> None:
     """Runs AI coding agents on your own machines overnight; commits and a truthful report in the morning."""
+    with plainly():
+        take_up(os.environ)
 
 
 def refuse(error: BadInput) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from blocks.keys import reveal
 from flows.patience import patiently_here
 from overnight import lockfile
-from overnight.harnesses import HARNESSES
+from overnight.harnesses import HARNESSES, take_up
 from overnight.ledger import Ledger
 from overnight.night import Night
 
@@ -38,8 +38,9 @@ def night_of(ledger: Ledger) -> Night:
     """A recorded batch, ready to be carried out, with its own lock and the keys of this process.
 
     Raises:
-        BadInput: its record does not read.
+        BadInput: its record does not read, or a harness that the environment declares.
     """
+    take_up(os.environ)
     lock_path = ledger.directory / "lock.json"
     return Night(
         batch=ledger.reopen()[0],

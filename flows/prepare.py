@@ -16,7 +16,7 @@ from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput, FailureError
 from overnight.form import PARAMETERS
 from overnight.git import GitError, Repo
-from overnight.harnesses import HARNESSES
+from overnight.harnesses import HARNESSES, take_up
 from overnight.ledger import Ledger
 from overnight.lockfile import ProviderLock
 from overnight.night import now
@@ -56,6 +56,7 @@ def prepare(files: Sequence[Path], lock_path: Path | None, only: Sequence[str], 
     Raises:
         BadInput: with file, field and mend.
     """
+    take_up(environ)
     batch = batchfile.load(files, environ)
     return checked(batch.only(only) if only else batch, lock_path, environ)
 
@@ -66,6 +67,7 @@ def inline(name: str, tasks: Sequence[TaskForm], lock_path: Path | None, environ
     Raises:
         BadInput: with field and mend.
     """
+    take_up(environ)
     lock = layers.in_use(lock_path, environ)
     entries = [task.entry(lock, f"tasks[{i}]") for i, task in enumerate(tasks)]
     hosts = {task.host.saved_as: task.host.described() for task in tasks}

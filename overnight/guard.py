@@ -218,7 +218,7 @@ class Guard:
         if said is not None and said.kind is not _K.UNKNOWN:
             if probed is not None and said.kind is _K.RATE_LIMITED and probed.kind in QUOTA:
                 return self._failure(probed.kind, (*said.evidence, *seen))
-            return said.model_copy(update={"evidence": (*said.evidence, *seen)})
+            return said.also(*seen)
         rule, again = standing.rule, probed.kind if probed is not None else None
         kind = again if again and (rule.vague or rule.kind is None) else rule.kind
         return self._failure(kind or silence.kind, seen)
@@ -226,7 +226,7 @@ class Guard:
     def _failure(self, kind: FailureKind, seen: Iterable[Evidence]) -> Failure:
         probed = self.reprobed
         if probed is not None and probed.named is not None and kind is probed.named.kind:
-            return probed.named.model_copy(update={"evidence": (*probed.named.evidence, *seen)})
+            return probed.named.also(*seen)
         after = probed.retry_after_s if probed is not None and kind is probed.kind else None
         return fail(kind, *seen, names=self.watch.names, retry_after_s=after)
 

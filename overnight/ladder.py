@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 from overnight.events import Act
 from overnight.failures import Evidence
+from overnight.outcome import FULL_BYTES
 from overnight.rungs import RULES, Rung, RungRule
 from overnight.sample import LockWait, Process, Sample, Socket
 from overnight.silence import Progress
 from overnight.transcript import Transcript
 
-FULL_BYTES = 4 * 1024 * 1024
 _BUSY_SHARE = 0.05  # of one processor, between the two looks; an idle Node or Bun event loop takes 0.5 to 2 %
 _RESTING_SHARE = 0.005
 _BUSY_BYTES = 64 * 1024

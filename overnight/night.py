@@ -248,8 +248,7 @@ class Night:
         """
         failure = self.diagnose(plan, stages)
         if error is not None:
-            more = (*failure.evidence, *error.evidence) if failure else error.evidence
-            failure = (failure or error).model_copy(update={"evidence": more})
+            failure = failure.also(*error.evidence) if failure else error
         return self._report(plan, stages, state_after(failure), failure)
 
     def undecided(self, plan: RunPlan, error: Failure) -> bool:

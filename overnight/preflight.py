@@ -176,17 +176,17 @@ def verdict(question: Question, watch: Watch, failure: Failure | None, found: Di
         return failure
     named = _wrong_header(question, found)
     if named is not None:
-        return named.model_copy(update={"evidence": (*named.evidence, *failure.evidence)})
+        return named.also(*failure.evidence)
     if found.sent.ok:
         seen = Evidence(source="probe", seen=f"the same key by direct call: {found.sent.evidence.seen}")
-        return failure.model_copy(update={"evidence": (*failure.evidence, seen)})
+        return failure.also(seen)
     unasked = failure.family in _ON_THE_HOST or failure.kind is _K.HARNESS_USAGE
     if found.sent.kind is not None and found.sent.status is not None and not unasked:
         after = found.sent.retry_after_s
         return fail(found.sent.kind, found.sent.evidence, *failure.evidence, names=names, retry_after_s=after)
     if failure.kind in (_K.UNKNOWN, _K.TIME_LIMIT) and found.sent.kind is not None:
         return fail(found.sent.kind, found.sent.evidence, *failure.evidence, names=names)
-    return failure.model_copy(update={"evidence": (*failure.evidence, found.sent.evidence)})
+    return failure.also(found.sent.evidence)
 
 
 def not_health(question: Question, watch: Watch) -> Failure | None:

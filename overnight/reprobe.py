@@ -91,7 +91,7 @@ def refined(failure: Failure, probed: Reprobed, names: Mapping[str, str]) -> Fai
     limit, a wrong header from a wrong key and a wrong path from a wrong model.
     Anything else it only stands beside: it is another call, at another moment.
     """
-    kind, seen = probed.kind, (*failure.evidence, *probed.evidence())
+    kind = probed.kind
     narrower = (
         failure.kind is _K.UNKNOWN
         or (failure.kind is _K.RATE_LIMITED and kind in QUOTA)
@@ -100,7 +100,7 @@ def refined(failure: Failure, probed: Reprobed, names: Mapping[str, str]) -> Fai
         or (failure.kind is _K.NOT_THE_API and probed.direct.sent.evidence.source == "body")
     )
     if kind is None or not narrower:
-        return failure.model_copy(update={"evidence": seen})
+        return failure.also(*probed.evidence())
     if probed.named is not None:
-        return probed.named.model_copy(update={"evidence": (*probed.named.evidence, *seen)})
-    return fail(kind, *seen, names=names, retry_after_s=probed.retry_after_s)
+        return probed.named.also(*failure.evidence, *probed.evidence())
+    return fail(kind, *probed.evidence(), *failure.evidence, names=names, retry_after_s=probed.retry_after_s)

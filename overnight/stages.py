@@ -111,8 +111,7 @@ def _why_so_long(failure: Failure, transcript: Transcript, guard: Guard, names: 
         return fail(FailureKind.LOOPING, loop, *failure.evidence, *shown, names=names)
     if standing is not None and standing is guard.stuck:
         return fail(FailureKind.TOOL_STUCK, *shown, *failure.evidence, names=names)
-    seen = (*failure.evidence, *(each for each in shown if each not in failure.evidence))
-    return failure.model_copy(update={"evidence": seen})
+    return failure.also(*(each for each in shown if each not in failure.evidence))
 
 
 def _unverified(checked: Verify, plan: RunPlan) -> Failure:

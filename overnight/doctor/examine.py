@@ -158,7 +158,7 @@ def _asked(chart: _Chart, asker: Asker, setting: Setting, look: Looked | None) -
     there = asker.there(setting) if failure is not None and not refused else None
     if failure is not None and there is not None and said(there.kind) in _NO_WAY:
         seen = Evidence(source="host", seen=there.seen)  # it knows how far it came: DNS, connection, TLS
-        failure = failure.model_copy(update={"evidence": (*failure.evidence, seen)})
+        failure = failure.also(seen)
     answers = Answers(
         here=_here(setting, found.sent),
         there=None if there is None else heard(there, case.route.model),
