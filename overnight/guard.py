@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from overnight.events import Act, Sampled
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.ladder import Standing, climb, open_tool_s, unseen
-from overnight.outcome import process_failure
-from overnight.reprobe import QUOTA, Reprobed, Reprobes, worth_asking
+from overnight.outcome import got_nowhere, process_failure
+from overnight.reprobe import QUOTA, Reprobed, Reprobes, refined, worth_asking
 from overnight.rungs import PROVIDER_WAITS, TOOLS
 from overnight.sample import Sample
 from overnight.silence import Progress, Silence
@@ -64,7 +64,8 @@ class Guard:
         self._doubts = False
         self._probing: Future[Reprobed] | None = None
         self._probed_at = 0.0
-        self._rate: Future[Reprobed] | None = None
+        self._asking: Future[Reprobed] | None = None
+        self._asked_at, self._asked_age_s = 0.0, 0.0
         self._glanced_s = 0.0
         self._pool = ThreadPoolExecutor(1, "reprobe")
 
@@ -124,42 +125,53 @@ class Guard:
 
     def conclude(self) -> None:
         """Once the run has ended: ask its route again if that could name the cause. Blocks for PROBE_S at most."""
-        if self._reprobes is None or self.reprobed is not None:
+        if self._reprobes is None or (self.stop is not None and self.reprobed is not None):
             return
-        stopped = self.stop.failure if self.stop else None
-        watch = self.watch
+        watch, stopped = self.watch, self.stop.failure if self.stop else None
         failure = process_failure(watch.transcript, watch.said(), stopped, watch.names)
-        if worth_asking(failure):
-            self.reprobed = (self._rate or self._pool.submit(self._reprobes.direct, PROBE_S)).result()
+        if worth_asking(failure) or (failure is None and got_nowhere(watch.transcript)):
+            if self._asking is None or watch.age_s - self._asked_age_s > RECHECK_S:
+                self._asking = self._pool.submit(self._reprobes.direct, PROBE_S)
+            self.reprobed = self._asking.result()
 
     def close(self) -> None:
         """Let go of calls that are still under way."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _proven(self) -> Stop | None:
+        """A cause in the agent's own words. What no code of the provider proves is asked about first: a 403 may be a
+        firewall's, and a key that is refused may be right in the other header.
+        """
         found = self.watch.proven()
         if found is None:
             return None
-        return self._stopped("proof" if found.shuts_route else "endless", found)
+        rule: Rule = "proof" if found.shuts_route else "endless"
+        if self._reprobes is None or not worth_asking(found):
+            return self._stopped(rule, found)
+        probed = self._asked()
+        if probed is not None:
+            return self._stopped(rule, refined(found, probed, self.watch.names))
+        return self._stopped(rule, found) if self._clock() - self._asked_at > PROBE_S else None
 
     def _quota(self) -> Stop | None:
         """On the first rate limit ask once what it is: a 429 may be an empty account, a used window, an ended plan."""
-        complaint = self.watch.complaint()
-        if self._reprobes is None or complaint is None:
+        said = self.watch.said() if self._reprobes is not None and self.watch.complaint() is not None else None
+        if said is None or said.kind is not _K.RATE_LIMITED or self.reprobed is not None:
             return None
-        if self._rate is None:
-            said = self.watch.said()
-            if said is not None and said.kind is _K.RATE_LIMITED:
-                self._rate = self._pool.submit(self._reprobes.direct, PROBE_S)
+        probed = self._asked()
+        if probed is None or probed.kind not in QUOTA:
             return None
-        if not self._rate.done() or self.reprobed is not None:
+        return self._stopped("quota-probe", refined(said, probed, self.watch.names))
+
+    def _asked(self) -> Reprobed | None:
+        """The answer to the one direct call about what the agent complains of; None while it is under way."""
+        if self._asking is None and self._reprobes is not None:
+            self._asking, self._asked_at = self._pool.submit(self._reprobes.direct, PROBE_S), self._clock()
+            self._asked_age_s = self.watch.age_s
+        if self._asking is None or not self._asking.done():
             return None
-        self.reprobed = self._rate.result()
-        if self.reprobed.kind not in QUOTA:
-            return None
-        said = self.watch.said()
-        seen = said.evidence if said else ()
-        return self._stopped("quota-probe", self._failure(self.reprobed.kind, (*self.reprobed.evidence(), *seen)))
+        self.reprobed = self._asking.result()
+        return self.reprobed
 
     def _doubt(self) -> Stop | None:
         silence = self.watch.silence()

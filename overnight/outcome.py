@@ -120,7 +120,29 @@ def conclude(
         first = f"permission denied for {denied.event.tool or 'a tool'}" + (f", {times} times" if times > 1 else "")
         proof = Evidence(source="event", seen=first, at_s=denied.at_s)
         return fail(_K.PERMISSION_DENIED, proof, *seen, names=names)
+    mute = _nothing_at_all(transcript)
+    if mute is not None:
+        return fail(_K.NOT_THE_API, mute, *seen, names=names)
     return fail(_K.NO_COMMIT, *seen, names=names, remedy=_ELSEWHERE if collected.others else "")
+
+
+def got_nowhere(transcript: Transcript) -> bool:
+    """Whether the agent called it done although every call of a tool had failed."""
+    result = transcript.last(Act.RESULT)
+    ended = [said.event for said in transcript.said if said.event.act is Act.TOOL_ENDED]
+    return result is not None and result.event.ok is True and bool(ended) and all(tool.ok is False for tool in ended)
+
+
+def _nothing_at_all(transcript: Transcript) -> Evidence | None:
+    """An agent that tells all it does, asked its model, and reports success without a word and without a call."""
+    result = transcript.last(Act.RESULT)
+    told = transcript.first(Act.INIT, Act.WAITING) is not None
+    if result is None or not result.event.ok or result.event.text.strip() or not told:
+        return None
+    for said in transcript.said:
+        if said.event.act is Act.TOOL_STARTED or (said.event.act is Act.SPOKE and said.event.text.strip()):
+            return None
+    return Evidence(source="event", seen="the model's whole answer was empty: no word, no call", at_s=result.at_s)
 
 
 def _uncommitted(collected: Collected) -> list[Evidence]:

@@ -88,16 +88,19 @@ def refined(failure: Failure, probed: Reprobed, names: Mapping[str, str]) -> Fai
     """The failure with what a fresh call adds to it.
 
     A fresh call names what had no name, tells an empty account from a rate
-    limit, a wrong header from a wrong key and a wrong path from a wrong model.
-    Anything else it only stands beside: it is another call, at another moment.
+    limit, a wrong header or a firewall from a wrong key, a wrong path from a
+    wrong model, an error in a 200 from a page, and why an agent that got
+    nowhere stopped. Anything else it only stands beside: it is another call,
+    at another moment.
     """
     kind = probed.kind
     narrower = (
         failure.kind is _K.UNKNOWN
         or (failure.kind is _K.RATE_LIMITED and kind in QUOTA)
-        or (failure.kind is _K.AUTH_REJECTED and kind is _K.WRONG_HEADER)
+        or (failure.kind is _K.AUTH_REJECTED and kind in (_K.WRONG_HEADER, _K.NOT_THE_API))
         or (failure.kind is _K.MODEL_UNKNOWN and kind is _K.NOT_THE_API)
-        or (failure.kind is _K.NOT_THE_API and probed.direct.sent.evidence.source == "body")
+        or (failure.kind is _K.NOT_THE_API and probed.direct.sent.status is not None)
+        or failure.kind is _K.NO_COMMIT
     )
     if kind is None or not narrower:
         return failure.also(*probed.evidence())

@@ -13,7 +13,7 @@ from overnight.events import Exited, Killed
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.guard import Guard
 from overnight.handle import RunHandle
-from overnight.outcome import claims, conclude, process_failure
+from overnight.outcome import claims, conclude, got_nowhere, process_failure
 from overnight.plan import RunPlan
 from overnight.report import Phases, RunReport, State, Verify
 from overnight.reprobe import refined
@@ -78,10 +78,12 @@ def diagnose(plan: RunPlan, stages: Stages) -> Failure | None:
     if collected is None:
         return process
     failure = conclude(process, collected, watched.watch.transcript, plan.route.names)
-    stuck = watched.guard.stuck
+    stuck, probed = watched.guard.stuck, watched.guard.reprobed
     if failure is not None and failure.kind is FailureKind.NO_COMMIT and stuck is not None:
         # the agent gave its command up and went on
         return fail(FailureKind.TOOL_STUCK, *stuck.evidence, *failure.evidence, names=plan.route.names)
+    if failure is not None and failure.kind is FailureKind.NO_COMMIT and probed is not None:
+        return refined(failure, probed, plan.route.names) if got_nowhere(watched.watch.transcript) else failure
     if failure is None and checked is not None and checked.exit_code != 0:
         return _unverified(checked, plan)
     return failure

@@ -42,6 +42,7 @@ _DIALECT = Dialect(
         ("Failed native model HTTP request: error sending request", _K.NETWORK),
         ("Failed native model HTTP request: error decoding response body", _K.NETWORK),
         ("Could not connect to", _K.NETWORK),
+        ("error sending request for url", _K.NETWORK),
     ),
     usage=re.compile(r"^(?:error: |Error: )"),
 )

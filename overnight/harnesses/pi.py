@@ -44,6 +44,7 @@ _DIALECT = Dialect(
     own_lines=(
         ("Connection error.", _K.NETWORK),
         ("terminated", _K.NETWORK),
+        ("Anthropic stream ended before message_stop", _K.NOT_THE_API),
         ("Request timed out.", _K.PROVIDER_MUTE),
         ("Invalid URL", _K.HARNESS_USAGE),
         ("No API key found", _K.KEY_MISSING),

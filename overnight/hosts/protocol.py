@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 ERRORS_BYTES = 65536
@@ -67,6 +68,16 @@ class Host(Protocol):
 
         Raises:
             HostError: no connection, or the host refuses another channel.
+        """
+        ...
+
+    def forward(self, port: int, to: int) -> AbstractContextManager[object]:
+        """Whoever connects to `127.0.0.1:port` there reaches `127.0.0.1:to` here, while the `with` block runs.
+
+        Raises:
+            HostError: on entry; no connection, or the host does not listen for us: its sshd may not
+                allow it, or the port is taken.
+            ValueError: this machine is the host, and the two ports differ.
         """
         ...
 

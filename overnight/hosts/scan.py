@@ -7,7 +7,8 @@ from pathlib import Path
 import paramiko
 
 from overnight.failures import HostError
-from overnight.hosts.ssh import BROKEN, SshAddress, negotiate, open_socket, translate
+from overnight.hosts.ssh import negotiate, open_socket
+from overnight.hosts.translate import BROKEN, SshAddress, translate
 
 # the best first; one handshake for each, as ssh-keyscan does it, since a host shows one key a handshake
 _KINDS = (

@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
@@ -23,9 +22,12 @@ from paramiko.common import MSG_CHANNEL_REQUEST
 from paramiko.message import Message
 from paramiko.pkey import UnknownKeyType
 
-from overnight.failures import Evidence, FailureKind, HostError, fail
+from overnight.failures import FailureKind, HostError, fail
+from overnight.hosts.forward import Forward
 from overnight.hosts.known import accepted, fingerprint
 from overnight.hosts.protocol import ERRORS_BYTES, Channel
+from overnight.hosts.translate import BROKEN, seen, translate
+from overnight.hosts.translate import SshAddress as SshAddress  # as: who names a host takes it from here
 
 # paramiko writes tracebacks to standard error when nobody configured logging; everything it
 # has to say reaches us as an exception. A level on its own logger configures nobody else's.
@@ -37,30 +39,9 @@ BANNER_S = 10.0
 SEND_BYTES = 32768
 SLOT_S = 0.2
 _K = FailureKind
-BROKEN = (paramiko.SSHException, OSError, EOFError)  # what paramiko raises when a connection breaks, wherever it is
 
 _gates: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _gates_lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class SshAddress:
-    """Where a host is and how to be sure of it.
-
-    `host_key` is the pinned key as known_hosts has it, `TYPE BASE64`. Without
-    it the key must stand in `known_hosts`. A host in neither is refused.
-    """
-
-    name: str
-    address: str
-    port: int
-    user: str
-    key_file: Path
-    host_key: str | None = None
-    known_hosts: Path | None = None
-
-    def __str__(self) -> str:
-        return f"{self.user}@{self.address}:{self.port}"
 
 
 class SshHost:
@@ -100,6 +81,10 @@ class SshHost:
             except BROKEN as error:
                 raise translate(error, self.address) from error
 
+    def forward(self, port: int, to: int) -> Forward:
+        """By a connection of its own, which `drop` leaves alone; one that breaks is dialled again."""
+        return Forward(self._dial, self.address, port, to)
+
     def drop(self) -> None:
         transport, self._transport = self._transport, None
         if transport is not None:
@@ -131,7 +116,7 @@ class SshHost:
                 if failed.failure.kind is not _K.HOST_UNREACHABLE or time.monotonic() + wait_s > deadline:
                     raise failed from error
             if self._closed.wait(wait_s):
-                raise HostError(fail(_K.HOST_UNREACHABLE, _seen("closed while dialling", self.address)))
+                raise HostError(fail(_K.HOST_UNREACHABLE, seen("closed while dialling", self.address)))
             pause_s = min(4.0, pause_s * 2)
 
     def _handshake(self) -> paramiko.Transport:
@@ -298,50 +283,8 @@ def _check(key: paramiko.PKey, pins: frozenset[str], address: SshAddress) -> Non
     if shown in pins:
         return
     if not pins:
-        seen = _seen(f"the host shows {key.fingerprint}; to pin it: host_key: {shown}", address)
-        raise HostError(fail(_K.HOST_KEY_UNKNOWN, seen, names={"host": address.name}))
+        evidence = seen(f"the host shows {key.fingerprint}; to pin it: host_key: {shown}", address)
+        raise HostError(fail(_K.HOST_KEY_UNKNOWN, evidence, names={"host": address.name}))
     expected = ", ".join(sorted(fingerprint(pin) for pin in pins))
-    seen = _seen(f"the host shows {key.get_name()} {key.fingerprint}, expected is {expected}", address)
-    raise HostError(fail(_K.HOST_KEY_MISMATCH, seen, names={"host": address.name}))
-
-
-def _seen(text: str, address: SshAddress) -> Evidence:
-    return Evidence(source="host", seen=text, where=str(address))
-
-
-def translate(error: Exception, address: SshAddress) -> HostError:
-    """The failure an error of paramiko or the socket stands for.
-
-    Order matters: paramiko raises its plain SSHException for both a full host
-    and a silent one, and a missing key file is an OSError like a refused
-    connection.
-    """
-    kind, text = _named(error, address)
-    return HostError(fail(kind, _seen(f"{text} ({type(error).__name__})", address), names={"host": address.name}))
-
-
-def _named(error: Exception, address: SshAddress) -> tuple[FailureKind, str]:
-    said = str(error) or "no more was said"
-    match error:
-        case paramiko.BadHostKeyException():
-            return _K.HOST_KEY_MISMATCH, f"the host shows {error.key.fingerprint}"
-        case paramiko.PasswordRequiredException():
-            return _K.HOST_AUTH, f"the key file {address.key_file} is locked with a passphrase"
-        case paramiko.BadAuthenticationType():
-            return _K.HOST_AUTH, f"the host takes no public key, only {', '.join(error.allowed_types)}"
-        case paramiko.AuthenticationException():
-            return _K.HOST_AUTH, f"the host refused the key {address.key_file}"
-        case paramiko.ChannelException():
-            return _K.HOST_UNREACHABLE, f"the host opens no further channel: {error.text}; see MaxSessions of its sshd"
-        case paramiko.ssh_exception.IncompatiblePeer():
-            return _K.HOST_UNFIT, f"no common algorithm: {said}"
-        case paramiko.ssh_exception.ConfigParseError() | paramiko.ssh_exception.CouldNotCanonicalize():
-            return _K.HOST_UNFIT, f"SSH configuration cannot be used: {said}"
-        case UnknownKeyType():
-            return _K.HOST_AUTH, f"the key file {address.key_file} holds no key we can read"
-        case OSError() if error.filename is not None:  # a refused connection names no file
-            return _K.HOST_AUTH, f"the key file {address.key_file} cannot be read: {error.strerror}"
-        case socket.gaierror():
-            return _K.HOST_UNREACHABLE, f"the name {address.address} does not resolve: {error.strerror}"
-        case _:
-            return _K.HOST_UNREACHABLE, said
+    evidence = seen(f"the host shows {key.get_name()} {key.fingerprint}, expected is {expected}", address)
+    raise HostError(fail(_K.HOST_KEY_MISMATCH, evidence, names={"host": address.name}))

@@ -49,6 +49,7 @@ class LoopbackHost:
             until its command has ended, even when the client has closed it.
         env: Bindings added to what sshd gives a command. It inherits nothing.
         port: 0 for any free one. One in use is an OSError on entry.
+        forwards: Whether clients may have it listen for them on loopback (`AllowTcpForwarding`).
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class LoopbackHost:
         max_sessions: int = 10,
         env: Mapping[str, str] | None = None,
         port: int = 0,
+        forwards: bool = True,
     ) -> None:
         key = asyncssh.read_private_key(host_key) if host_key else asyncssh.generate_private_key("ssh-ed25519")
         account = pwd.getpwuid(os.getuid())
@@ -72,6 +74,7 @@ class LoopbackHost:
             home=folder,
             env={"HOME": folder, "USER": user, "LOGNAME": user, "SHELL": "/bin/sh", "PATH": _PATH, **(env or {})},
             running=set(),
+            forwards=forwards,
         )
         self._host_key = key
         self._wanted_port = port
@@ -134,6 +137,7 @@ class _Terms:
     home: str
     env: Mapping[str, str]
     running: set[Command]
+    forwards: bool
 
 
 class _Guard(asyncssh.SSHServer):
@@ -151,6 +155,9 @@ class _Guard(asyncssh.SSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         return username == self._terms.user and key.public_data in self._terms.keys
+
+    def server_requested(self, listen_host: str, listen_port: int) -> bool:  # noqa: ARG002  # asyncssh's signature
+        return self._terms.forwards and listen_host == "127.0.0.1"
 
     def session_requested(self) -> _Session | bool:
         if len(self._slots) >= self._terms.max_sessions:
