@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.made-for-tests
 .DEFAULT_GOAL := help
 
 NEWEST := .venv-newest
-.PHONY: help setup demo test test-fast test-newest check bench locks clean
+.PHONY: help setup demo test test-fast test-matrix test-newest check bench locks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,11 @@ test: check ## everything: real sshd, Prefect server, browser pages, agent CLIs
 
 test-fast: $(DEV_STAMP) ## all but Prefect's server, sshd and agent CLIs
 	@$(BIN)/python -m pytest -q -n 2 -m "not full"
+
+test-matrix: $(DEV_STAMP) ## every agent against every fault, on this machine alone; a page in .overnight/matrix
+	@tests/provide
+	@mkdir -p .overnight/matrix
+	@$(BIN)/python -m overnight.rehearsal.matrix --json .overnight/matrix/matrix.json --html .overnight/matrix/matrix.html
 
 test-newest: $(DEV_STAMP) ## what stands on Prefect, against its newest version and all it drags in; may fail
 	@rm -rf $(NEWEST) && $(PYTHON) -m venv $(NEWEST)

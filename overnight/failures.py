@@ -152,7 +152,7 @@ RULES: dict[FailureKind, Rule] = {
         _SAID, "413, the provider's code, or the harness's own words"),
     _K.PERMISSION_DENIED: Rule(_F.SETUP, _R.NEVER, False, "the agent was not allowed to do the work",
         "allow the tools the evidence names in the lock entry for {harness}",
-        _by("event"), "the refused tool, and no commit"),
+        _by("event", "stderr"), "the refused tool, and no commit"),
     _K.NO_COMMIT: Rule(_F.WORK, _R.FRESH, False, "the agent ended well and committed nothing",
         "sharpen the instruction; see leftovers for work that was not committed",
         _by("git"), "commits counted since the base: none"),

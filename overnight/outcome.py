@@ -167,8 +167,9 @@ def _last_words(transcript: Transcript) -> list[Evidence]:
     failed = [said for said in ended if said.event.ok is False]
     if not failed:
         return [last]
-    tool = failed[-1].event.tool or "a tool"
-    seen = f"{len(failed)} of {len(ended)} tool calls failed, {tool} the last"
+    newest = failed[-1].event
+    said = f": {newest.text}" if newest.text else ""
+    seen = f"{len(failed)} of {len(ended)} tool calls failed, {newest.tool or 'a tool'} the last{said}"
     return [Evidence(source="event", seen=seen, at_s=failed[-1].at_s), last]
 
 

@@ -78,14 +78,23 @@ def diagnose(plan: RunPlan, stages: Stages) -> Failure | None:
     if collected is None:
         return process
     failure = conclude(process, collected, watched.watch.transcript, plan.route.names)
-    stuck, probed = watched.guard.stuck, watched.guard.reprobed
-    if failure is not None and failure.kind is FailureKind.NO_COMMIT and stuck is not None:
-        # the agent gave its command up and went on
-        return fail(FailureKind.TOOL_STUCK, *stuck.evidence, *failure.evidence, names=plan.route.names)
-    if failure is not None and failure.kind is FailureKind.NO_COMMIT and probed is not None:
-        return refined(failure, probed, plan.route.names) if got_nowhere(watched.watch.transcript) else failure
+    if failure is not None and failure.kind is FailureKind.NO_COMMIT:
+        return _why_nothing_came(failure, watched, plan.route.names)
     if failure is None and checked is not None and checked.exit_code != 0:
         return _unverified(checked, plan)
+    return failure
+
+
+def _why_nothing_came(failure: Failure, watched: Watched, names: Mapping[str, str]) -> Failure:
+    """Why an agent that called it done committed nothing, where that shows: a stuck command, a loop, a sick route."""
+    guard, transcript = watched.guard, watched.watch.transcript
+    if guard.stuck is not None:
+        return fail(FailureKind.TOOL_STUCK, *guard.stuck.evidence, *failure.evidence, names=names)
+    loop = repeated(transcript)
+    if loop is not None:
+        return fail(FailureKind.LOOPING, loop, *failure.evidence, names=names)
+    if guard.reprobed is not None and got_nowhere(transcript):
+        return refined(failure, guard.reprobed, names)
     return failure
 
 

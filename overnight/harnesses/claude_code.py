@@ -8,7 +8,7 @@ from typing import Any
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, digest, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -167,13 +167,15 @@ def _assistant(line: Fields) -> list[AgentEvent]:
 
 def _user(line: Fields) -> list[AgentEvent]:
     ended = [b for b in objects(field(line, "message", dict), "content") if b.get("type") == "tool_result"]
-    events = [
-        AgentEvent(Act.TOOL_ENDED, ok=b.get("is_error") is not True, print=digest(b.get("content"))) for b in ended
-    ]
+    events = [_ended(block.get("is_error") is not True, block.get("content")) for block in ended]
     operation = field(field(line, "tool_use_result", dict), "gitOperation", dict)
     if commit := field(operation, "commit", dict):
         events.append(AgentEvent(Act.COMMITTED, sha=field(commit, "sha", str)))
     return events
+
+
+def _ended(ok: bool, said: object) -> AgentEvent:
+    return AgentEvent(Act.TOOL_ENDED, text=complaint(ok, said), ok=ok, print=digest(said))
 
 
 def _result(line: Fields) -> AgentEvent:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, digest, field
+from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -43,6 +43,7 @@ _DIALECT = Dialect(
         ("Failed native model HTTP request: error decoding response body", _K.NETWORK),
         ("Could not connect to", _K.NETWORK),
         ("error sending request for url", _K.NETWORK),
+        ("No response was returned.", _K.NOT_THE_API),
     ),
     usage=re.compile(r"^(?:error: |Error: )"),
 )
@@ -132,7 +133,8 @@ class _Telling:
         ok = field(data, "success", bool) is True and not code
         said = field(field(data, "result", dict), "content", str) or ""
         result = digest(_SHELL.sub("", said), data.get("error"))
-        return [AgentEvent(Act.TOOL_ENDED, tool=self._tools.pop(call, None), ok=ok, print=result)]
+        words = complaint(ok, [said, data.get("error")])
+        return [AgentEvent(Act.TOOL_ENDED, text=words, tool=self._tools.pop(call, None), ok=ok, print=result)]
 
     def _error(self, data: Fields) -> AgentEvent:
         """The end of its tries; what the provider said at the last of them says more than the sentence made from it."""

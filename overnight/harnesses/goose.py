@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, digest, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -45,6 +45,7 @@ _DIALECT = Dialect(
         ("I've reached the maximum number of actions", _K.TURN_LIMIT),
     ),
     usage=re.compile(r"^(?:error: |Error: Must provide|Error: Invalid )"),
+    denial=re.compile(r"^Error: Tool approval required in non-interactive mode"),
 )
 
 
@@ -163,7 +164,7 @@ def _tool_response(block: Fields) -> list[AgentEvent]:
         return []
     outcome = field(block, "toolResult", dict)
     failed = field(field(outcome, "value", dict), "isError", bool) or field(outcome, "status", str) != "success"
-    return [AgentEvent(Act.TOOL_ENDED, ok=not failed, print=digest(outcome))]
+    return [AgentEvent(Act.TOOL_ENDED, text=complaint(not failed, outcome), ok=not failed, print=digest(outcome))]
 
 
 def _status(own_line: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from overnight.events import Act, AgentEvent
@@ -15,6 +15,9 @@ Fields: TypeAlias = dict[str, Any]
 """One parsed JSON object of an agent. `field` reads it, since agents change their shapes between versions."""
 
 T = TypeVar("T")
+
+_COMPLAINT_CHARS = 200
+_SAID_IN = ("text", "content", "output", "aggregated_output", "value", "error", "message")  # by the names agents use
 
 
 class Lines:
@@ -89,6 +92,22 @@ def digest(*parts: object) -> str:
     `parts` are values out of JSON; the order of an object's fields changes nothing.
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def complaint(ok: bool, result: object) -> str:
+    """The last words of a tool that failed, to be shown and never to be judged by; empty for one that did not."""
+    return "" if ok else " ".join(" ".join(_texts(result)).split())[-_COMPLAINT_CHARS:]
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        for name in _SAID_IN:
+            yield from _texts(value.get(name))
 
 
 def field(fields: Any, name: str, kind: type[T]) -> T | None:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, Lines, digest, field
+from overnight.harnesses.lines import Fields, JsonReader, Lines, complaint, digest, field
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -52,6 +52,8 @@ _DIALECT = Dialect(
         ("Cannot connect to API:", _K.NETWORK),
         ("Connection reset by server", _K.NETWORK),
         ("self signed certificate", _K.NETWORK),
+        ("certificate has expired", _K.NETWORK),
+        ("unable to verify the first certificate", _K.NETWORK),
         ("Provider response headers timed out", _K.PROVIDER_MUTE),
         ("ProviderHeaderTimeoutError:", _K.PROVIDER_MUTE),
         ("SSE read timed out", _K.PROVIDER_MUTE),
@@ -178,7 +180,7 @@ def _tool(part: Fields) -> list[AgentEvent]:
     call, result = digest(tool, said.get("input")), digest(said.get("output"), said.get("error"), code)
     return [
         AgentEvent(Act.TOOL_STARTED, tool=tool, print=call),
-        AgentEvent(Act.TOOL_ENDED, tool=tool, ok=ok, print=result),
+        AgentEvent(Act.TOOL_ENDED, text=complaint(ok, said), tool=tool, ok=ok, print=result),
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, digest, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -38,7 +38,7 @@ _DIALECT = Dialect(
     own_words={},
     broad_words={},
     own_lines=(
-        ("Model stream ended without", _K.NOT_THE_API),
+        ("Model stream ended with", _K.NOT_THE_API),
         ("Connection error.", _K.NETWORK),
         ("Premature close", _K.NETWORK),
         ("Request timed out.", _K.PROVIDER_MUTE),
@@ -113,7 +113,7 @@ class _Telling:
                 return self._assistant(field(line, "message", dict) or {})
             case "user":
                 ended = [b for b in objects(field(line, "message", dict), "content") if b.get("type") == "tool_result"]
-                return [AgentEvent(Act.TOOL_ENDED, ok=b.get("is_error") is False, print=_result(b)) for b in ended]
+                return [_tool_ended(block) for block in ended]
             case "result":
                 return [self._result(line)]
         return []
@@ -121,7 +121,8 @@ class _Telling:
     def _assistant(self, message: Fields) -> list[AgentEvent]:
         blocks, self._own = objects(message, "content"), None
         text = "".join(field(block, "text", str) or "" for block in blocks)
-        if text.startswith(_OWN) and not field(field(message, "usage", dict), "output_tokens", int):
+        if _OWN in text and not field(field(message, "usage", dict), "output_tokens", int):
+            text = text[text.rindex(_OWN) :]  # words of the model that a stream without an end left standing come first
             self._own = AgentEvent(Act.ERROR, text=text[:_ANSWER_CHARS], status=_status(text))
             return [self._own]
         calls = [
@@ -138,6 +139,11 @@ class _Telling:
             return AgentEvent(Act.RESULT, text=said[:_ANSWER_CHARS], ok=True, tokens=tokens)
         own = self._own or AgentEvent(Act.ERROR, text=said[:_ANSWER_CHARS])
         return AgentEvent(Act.RESULT, text=own.text, status=own.status, ok=False, tokens=tokens)
+
+
+def _tool_ended(block: Fields) -> AgentEvent:
+    ok = block.get("is_error") is False
+    return AgentEvent(Act.TOOL_ENDED, text=complaint(ok, block.get("content")), ok=ok, print=_result(block))
 
 
 def _result(block: Fields) -> str:

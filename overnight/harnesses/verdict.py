@@ -42,7 +42,8 @@ class Dialect:
     `own_words` prove a cause by themselves; `broad_words` only when neither the
     status nor a line says more. `own_lines` are how the harness begins its error
     texts, after `preamble`; what follows may be the provider's or a proxy's words.
-    `usage` finds a refused command line in plain output. `said_by` is how strong
+    `usage` finds a refused command line in plain output, `denial` the error line
+    of a process that gave up because a tool was not allowed. `said_by` is how strong
     its events are: a line of plain text is less than an event with fields.
     """
 
@@ -53,6 +54,7 @@ class Dialect:
     own_lines: Sequence[tuple[str, FailureKind]]
     usage: re.Pattern[str]
     said_by: Source = "event"
+    denial: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,8 @@ def _death(transcript: Transcript, dialect: Dialect) -> _Proof | None:
         return _Proof(want[0], (want[1], how, *head_and_tail(transcript)))
     if full := _full(transcript) if ending.code else None:
         return _Proof(_K.DISK_FULL, (full, how, *head_and_tail(transcript)))
+    if denial := _line(transcript.err_tail, dialect.denial, "stderr") if ending.code and dialect.denial else None:
+        return _Proof(_K.PERMISSION_DENIED, (denial, how))
     if refusal := _refusal(transcript, dialect) if ending.code else None:
         return _Proof(_K.HARNESS_USAGE, (how, refusal))
     return _Proof(_K.HARNESS_CRASHED, (how, *head_and_tail(transcript)))
@@ -194,10 +198,15 @@ def _death(transcript: Transcript, dialect: Dialect) -> _Proof | None:
 
 def _full(transcript: Transcript) -> Evidence | None:
     """The line in which a harness that died told of a full disk; on standard output only before any event."""
-    for stream, text in (("stderr", transcript.err_tail), ("stdout", b"" if transcript.said else transcript.out_head)):
-        for line in text.decode(errors="replace").splitlines():
-            if _NO_SPACE.search(line):
-                return Evidence(source="stderr", seen=_one_line(line), where=stream)
+    out = b"" if transcript.said else transcript.out_head
+    return _line(transcript.err_tail, _NO_SPACE, "stderr") or _line(out, _NO_SPACE, "stdout")
+
+
+def _line(text: bytes | bytearray, pattern: re.Pattern[str], where: str) -> Evidence | None:
+    """The first line of plain output in which a pattern is found."""
+    for line in text.decode(errors="replace").splitlines():
+        if pattern.search(line.strip()):
+            return Evidence(source="stderr", seen=_one_line(line), where=where)
     return None
 
 
@@ -205,11 +214,8 @@ def _refusal(transcript: Transcript, dialect: Dialect) -> Evidence | None:
     """The line with which the harness refused its command line, if it never got as far as an event."""
     if transcript.said:
         return None
-    for source, text in (("err", transcript.err_tail), ("out", transcript.out_head)):
-        for line in text.decode(errors="replace").splitlines():
-            if dialect.usage.search(line.strip()):
-                return Evidence(source="stderr", seen=_one_line(line), where=f"std{source}")
-    return None
+    err, out = transcript.err_tail, transcript.out_head
+    return _line(err, dialect.usage, "stderr") or _line(out, dialect.usage, "stdout")
 
 
 def _exit(ending: Exited, *, verdict_given: bool) -> str:

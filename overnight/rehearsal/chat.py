@@ -15,7 +15,7 @@ PING = b": keep-alive\n\n"
 WORDS_AT = 1
 ENDING = 2
 
-_USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+_ASKED_TOKENS = 100
 _CREATED_AT = 1_790_000_000
 _AS_ON_MESSAGES = ("moonshot", "openrouter", "minimax")
 
@@ -49,8 +49,13 @@ def turn_body(reply: Reply, model: str, turn: int) -> bytes:
         message["tool_calls"] = [_call(reply.tool, _arguments(reply.tool))]
     choice = {"index": 0, "message": message, "finish_reason": _ending(reply)}
     return json.dumps(
-        {**_frame("chat.completion", model, turn), "choices": [choice], "usage": _USAGE}, ensure_ascii=False
+        {**_frame("chat.completion", model, turn), "choices": [choice], "usage": _usage(reply)}, ensure_ascii=False
     ).encode()
+
+
+def _usage(reply: Reply) -> dict[str, int]:
+    total = _ASKED_TOKENS + reply.tokens
+    return {"prompt_tokens": _ASKED_TOKENS, "completion_tokens": reply.tokens, "total_tokens": total}
 
 
 def turn_events(reply: Reply, model: str, turn: int, *, usage: bool) -> tuple[bytes, ...]:
@@ -65,7 +70,7 @@ def turn_events(reply: Reply, model: str, turn: int, *, usage: bool) -> tuple[by
     chunks = [{**frame, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     chunks.append({**frame, "choices": [{"index": 0, "delta": {}, "finish_reason": _ending(reply)}]})
     if usage:
-        chunks.append({**frame, "choices": [], "usage": _USAGE})
+        chunks.append({**frame, "choices": [], "usage": _usage(reply)})
     return (*(_event(chunk) for chunk in chunks), b"data: [DONE]\n\n")
 
 

@@ -13,7 +13,7 @@ PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 WORDS_AT = 2
 ENDING = 2
 
-_USAGE = {"input_tokens": 100, "output_tokens": 10}
+_ASKED_TOKENS = 100
 
 
 def read(body: Request) -> Request:
@@ -34,7 +34,7 @@ def turn_events(reply: Reply, model: str, turn: int, *, usage: bool) -> tuple[by
     return (
         _event("message_start", message={**message, "content": [], "stop_reason": None}),
         *blocks,
-        _event("message_delta", delta=ending, usage=_USAGE),
+        _event("message_delta", delta=ending, usage=message["usage"]),
         _event("message_stop"),
     )
 
@@ -63,7 +63,7 @@ def _message(reply: Reply, model: str, turn: int) -> dict[str, Any]:
         "content": content,
         "stop_reason": "tool_use" if reply.tool else "end_turn",
         "stop_sequence": None,
-        "usage": _USAGE,
+        "usage": {"input_tokens": _ASKED_TOKENS, "output_tokens": reply.tokens},
     }
 
 

@@ -103,6 +103,11 @@ class Reply:
     tool: ToolUse | None = None
     wait_s: float = 0
 
+    @property
+    def tokens(self) -> int:
+        """What it is said to cost. An empty turn is free, by which one client knows it."""
+        return 10 if self.text or self.tool else 0
+
 
 def reply(request: Request, tapes: Sequence[Tape]) -> Reply:
     """The next turn of the conversation in a Messages API request.

@@ -20,13 +20,7 @@ PING = b'event: keepalive\ndata: {"type": "keepalive"}\n\n'
 WORDS_AT = 2
 ENDING = 1
 
-_USAGE = {
-    "input_tokens": 100,
-    "input_tokens_details": {"cached_tokens": 0},
-    "output_tokens": 10,
-    "output_tokens_details": {"reasoning_tokens": 0},
-    "total_tokens": 110,
-}
+_ASKED_TOKENS = 100
 _CODES = {"overloaded_error": "server_is_overloaded", "rate_limit_error": "rate_limit_exceeded"}
 
 
@@ -102,7 +96,13 @@ def _response(reply: Reply, model: str, turn: int) -> dict[str, Any]:
         "status": "completed",
         "model": model,
         "output": [{**item, "status": "completed"} for item in output],
-        "usage": _USAGE,
+        "usage": {
+            "input_tokens": _ASKED_TOKENS,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": reply.tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": _ASKED_TOKENS + reply.tokens,
+        },
     }
 
 

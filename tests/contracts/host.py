@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from overnight.failures import HostError
 from overnight.hosts.protocol import Channel, Host
+from tests.sshd import free_port
 
 EVERY_BYTE = bytes(range(256))
+# connects to the port, sends its standard input, says that this was all, and prints what comes back
+CALL = """
+import socket, sys, threading
+link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+def feed():
+    link.sendall(sys.stdin.buffer.read())
+    link.shutdown(socket.SHUT_WR)
+threading.Thread(target=feed).start()
+while data := link.recv(65536):
+    sys.stdout.buffer.write(data)
+"""
 
 
 def read_all(channel: Channel, timeout_s: float = 30) -> bytes:
     return b"".join(iter(lambda: channel.recv(65536, timeout_s), b""))
+
+
+@contextmanager
+def echo() -> Iterator[int]:
+    """A port on this machine where everybody gets back what they send, until they say that this was all."""
+
+    def answer(link: socket.socket) -> None:
+        with link:
+            while data := link.recv(65536):
+                link.sendall(data)
+
+    def listen() -> None:
+        while True:
+            try:
+                link, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(link,)).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=listen).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
 
 
 class HostContract:
@@ -123,6 +163,26 @@ class HostContract:
         assert [read_all(channel) for channel in channels] == [b"%d" % n * 1000 for n in range(4)]
         for channel in channels:
             channel.close()
+
+    def leading_to(self, port: int) -> int:
+        """A port of the host that can be forwarded to `port` here."""
+        return free_port()
+
+    def call(self, host: Host, port: int, script: Path) -> Channel:
+        """What connects to a port of the host, from there."""
+        script.write_text(CALL)
+        return host.open(f"exec {sys.executable} {script} {port}")
+
+    def test_a_forwarded_port_carries_both_ways_to_the_end(self, host: Host, script: Path) -> None:
+        block = EVERY_BYTE * 4096
+        with echo() as port:
+            there = self.leading_to(port)
+            with host.forward(there, port):
+                callers = [self.call(host, there, script) for _ in range(3)]
+                for caller in callers:
+                    threading.Thread(target=lambda c=caller: (c.send(block), c.close_input())).start()
+                assert [read_all(caller) for caller in callers] == [block] * 3
+                assert [caller.exit_code(5) for caller in callers] == [0] * 3
 
 
 class FullConnectionContract:

@@ -112,6 +112,14 @@ def test_a_lock_that_is_not_there_is_refused(folder: Path) -> None:
     assert (error.where, error.mend) == (str(folder / "none.json"), "Give the lock with --lock PATH")
 
 
+def test_harnesses_of_one_s_own_are_read_before_the_batch(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "crush.toml").write_text('nonsense = 1\n')
+    environ = {"PATH": os.defpath, "OVERNIGHT_HARNESSES": str(tmp_path / "mine")}
+    with pytest.raises(BadInput, match="crush.toml: name: Field required"):
+        prepare([written(folder)], None, (), environ)
+
+
 def test_two_batches_of_one_second_have_different_ids(folder: Path) -> None:
     path = written(folder)
     assert len({prepare([path], None, [], PATH).batch_id for _ in range(5)}) == 5

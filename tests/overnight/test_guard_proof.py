@@ -51,7 +51,7 @@ def test_a_refused_key_is_acted_on_at_once_and_what_runs_is_recorded_first() -> 
 
 
 def test_what_no_code_proves_is_asked_about_before_it_is_named() -> None:
-    refused = [STARTED, beat(1), out(INIT, retry(403, "authentication_failed"))]
+    refused: list[RunEvent] = [STARTED, beat(1), out(INIT, retry(403, "authentication_failed"))]
     stop = Scene(*refused, direct=reply(K.NOT_THE_API, 403)).settles()
     assert stop is not None
     assert stop.failure is not None

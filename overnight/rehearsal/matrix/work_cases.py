@@ -188,7 +188,7 @@ def _commands() -> tuple[Case, ...]:
             "flock .lock sleep 86400 & sleep 1; flock .lock true",
         ),
         stuck("sleeper", "a command that sleeps", "sleep", "python3 -c 'import time; time.sleep(86400)'"),
-        stuck("fork-bomb", "a command that forks and forks", "process", _FORKS),
+        stuck("fork-bomb", "a command that forks and forks", "process|fork", _FORKS),
         Case(
             "gigabyte",
             "a command that prints 1 GB",
