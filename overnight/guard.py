@@ -25,7 +25,7 @@ from overnight.watch import Watch
 
 LOOK_S = 6.0
 """So long the host has for a look: two glances a second apart, and the way there and back."""
-PROBE_S = 12.0
+PROBE_S = 8.0
 """So long the route has to answer when it is asked again."""
 RECHECK_S = 30.0
 """A run that was found at work is looked at again after this."""

@@ -29,6 +29,7 @@ _LATE_S = 1.0
 _HEARD_S = 0.5  # an event is heard here so much later than it was said
 _SLEEPS = ("nanosleep", "hrtimer")
 _SEEN_CHARS = 160
+_RUNNING = 12
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ def climb(
     # an agent that waits for nothing else waits for the command it sent to the background
     older = _command(_children(sample, transcript, at_s), sample, at_s, earlier) if began else None
     found = _host(sample, at_s) or below or wire or older or _itself(sample, progress, at_s)
-    running = tuple(_named(each) for each in sample.processes if each.state != "Z")
-    return Standing(found.rung, found.evidence, running)
+    living = [each for each in sample.processes if each.state != "Z"]
+    more = (f"and {len(living) - _RUNNING} more",) if len(living) > _RUNNING else ()
+    return Standing(found.rung, found.evidence, (*(_named(each) for each in living[:_RUNNING]), *more))
 
 
 def _host(sample: Sample, at_s: float) -> Standing | None:

@@ -29,7 +29,7 @@ from overnight.preflight import QUESTION, Checked, Question, check, reprobes
 from overnight.report import RouteReport, RunReport, State, Verify
 from overnight.route import Route
 from overnight.spec import BatchSpec, TaskSpec
-from overnight.stages import Stages, Watched, diagnose, run_report, state_after
+from overnight.stages import Stages, Watched, diagnose, run_report, starvation, state_after
 from overnight.station import Interrupt, Station
 from overnight.verify import verify
 from overnight.watch import Watch
@@ -248,7 +248,7 @@ class Night:
         """
         failure = self.diagnose(plan, stages)
         if error is not None:
-            failure = failure.also(*error.evidence) if failure else error
+            failure = failure.also(*error.evidence) if failure else starvation(plan, stages, error) or error
         return self._report(plan, stages, state_after(failure), failure)
 
     def undecided(self, plan: RunPlan, error: Failure) -> bool:

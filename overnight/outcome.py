@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal as signals
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from overnight.transcript import Transcript
 _SHOWN_BYTES = 400
 FULL_BYTES = 4 * 1024 * 1024
 """With less than this free a disk counts as full: git needs more to write one object of a work tree of any size."""
+_KILLED = re.compile(r"\b(?:[Kk]illed|137|SIGKILL)\b")  # in a shell's or a tool's own line on a command
 _K = FailureKind
 _ELSEWHERE = (
     "look at what the evidence names and merge it if it is the work; say in the instruction to commit on the branch "
@@ -77,19 +79,23 @@ def starved(ending: Ending | None) -> tuple[FailureKind, Evidence] | None:
     """What the host's record of the ending shows that there was too little of: memory, or disk.
 
     The kernel's count is the whole host's: it names the cause of a process that
-    died without a verdict, and is no more than a sighting beside a verdict. A
-    run can end well all the same, when only a command of the agent was struck.
+    was killed, and is no more than a sighting beside any other ending. A run
+    can end well all the same, when only a command of the agent was struck.
     """
     if not isinstance(ending, Exited):
         return None
-    if ending.oom_kills and ended_by(ending) in (None, signals.SIGKILL):
-        seen = f"the kernel ended {ending.oom_kills} process(es) for want of memory while it ran"
-        return _K.OUT_OF_MEMORY, Evidence(source="exit", seen=seen, at_s=ending.seconds)
+    if ending.oom_kills and ended_by(ending) == signals.SIGKILL:
+        return _K.OUT_OF_MEMORY, _struck(ending)
     free = ending.disk_free_bytes
     if free is not None and free < FULL_BYTES:
         seen = f"{free} bytes were free on the work tree's disk when it ended"
         return _K.DISK_FULL, Evidence(source="exit", seen=seen, at_s=ending.seconds)
     return None
+
+
+def _struck(ending: Exited, more: str = "") -> Evidence:
+    seen = f"the kernel ended {ending.oom_kills} process(es) for want of memory while it ran{more}"
+    return Evidence(source="exit", seen=seen, at_s=ending.seconds)
 
 
 def ended_by(ending: Exited) -> int | None:
@@ -113,7 +119,12 @@ def conclude(
     want = starved(transcript.ending)
     if want is not None and want[0] is _K.DISK_FULL:
         return fail(want[0], want[1], *_uncommitted(collected), *_last_words(transcript), names=names)
-    seen = [*_uncommitted(collected), *([want[1]] if want else []), *_last_words(transcript)]
+    ending = transcript.ending
+    struck = ending if isinstance(ending, Exited) and ending.oom_kills else None
+    seen = [*_uncommitted(collected), *([_struck(struck)] if struck else []), *_last_words(transcript)]
+    if struck and got_nowhere(transcript) and (command := _killed_command(transcript)):
+        proof = _struck(struck, f", and a command of the agent was killed: {command}")
+        return fail(_K.OUT_OF_MEMORY, proof, *seen, names=names)
     denied = transcript.last(Act.DENIED)
     if denied is not None:
         times = sum(said.event.act is Act.DENIED for said in transcript.said)
@@ -124,6 +135,12 @@ def conclude(
     if mute is not None:
         return fail(_K.NOT_THE_API, mute, *seen, names=names)
     return fail(_K.NO_COMMIT, *seen, names=names, remedy=_ELSEWHERE if collected.others else "")
+
+
+def _killed_command(transcript: Transcript) -> str:
+    """The last words of a command that was killed, as its shell put it; empty when none was."""
+    words = [said.event.text for said in transcript.said if said.event.act is Act.TOOL_ENDED]
+    return next((said for said in reversed(words) if _KILLED.search(said)), "")
 
 
 def got_nowhere(transcript: Transcript) -> bool:

@@ -13,7 +13,7 @@ from overnight.events import Exited, Killed
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.guard import Guard
 from overnight.handle import RunHandle
-from overnight.outcome import claims, conclude, got_nowhere, process_failure
+from overnight.outcome import claims, conclude, got_nowhere, process_failure, starved
 from overnight.plan import RunPlan
 from overnight.report import Phases, RunReport, State, Verify
 from overnight.reprobe import refined
@@ -83,6 +83,15 @@ def diagnose(plan: RunPlan, stages: Stages) -> Failure | None:
     if failure is None and checked is not None and checked.exit_code != 0:
         return _unverified(checked, plan)
     return failure
+
+
+def starvation(plan: RunPlan, stages: Stages, error: Failure) -> Failure | None:
+    """What the host had too little of, where that is why a stage could not go on."""
+    ending = stages.watched.watch.ending if stages.watched else None
+    want = starved(ending)
+    if want is None or want[0] is not FailureKind.DISK_FULL:
+        return None
+    return fail(want[0], want[1], *error.evidence, names=plan.route.names)
 
 
 def _why_nothing_came(failure: Failure, watched: Watched, names: Mapping[str, str]) -> Failure:

@@ -134,7 +134,10 @@ class _Telling:
         said = field(field(data, "result", dict), "content", str) or ""
         result = digest(_SHELL.sub("", said), data.get("error"))
         words = complaint(ok, [said, data.get("error")])
-        return [AgentEvent(Act.TOOL_ENDED, text=words, tool=self._tools.pop(call, None), ok=ok, print=result)]
+        tool = self._tools.pop(call, None)
+        ended = AgentEvent(Act.TOOL_ENDED, text=words, tool=tool, ok=ok, print=result)
+        denied = field(field(data, "error", dict), "code", str) == "denied"
+        return [AgentEvent(Act.DENIED, text=words, tool=tool), ended] if denied else [ended]
 
     def _error(self, data: Fields) -> AgentEvent:
         """The end of its tries; what the provider said at the last of them says more than the sentence made from it."""

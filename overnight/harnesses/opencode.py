@@ -60,7 +60,8 @@ _DIALECT = Dialect(
         ("ProviderResponseStreamError: SSE read timed out", _K.PROVIDER_MUTE),
         ("Failed to initialize provider", _K.HARNESS_USAGE),
     ),
-    usage=re.compile(r"^(?:opencode run \[message|\S*Error: \S*You must provide a message)"),
+    usage=re.compile(r"^(?:opencode run \[message|\S*Error: \S*(?:You must provide a message|Config file at ))"),
+    denial=re.compile(r"^\S*! \S*permission requested: .*; auto-rejecting$"),
 )
 
 

@@ -173,7 +173,7 @@ def _try_began(said: Said, transcript: Transcript) -> float:
 
 def _struck(ending: object) -> bool:
     """Whether it was ended in the middle of a complaint for want of memory: the complaint is not why it ended."""
-    return isinstance(ending, Exited) and ending.oom_kills > 0
+    return isinstance(ending, Exited) and ending.oom_kills > 0 and ended_by(ending) == signal.SIGKILL
 
 
 def _death(transcript: Transcript, dialect: Dialect) -> _Proof | None:
@@ -189,7 +189,7 @@ def _death(transcript: Transcript, dialect: Dialect) -> _Proof | None:
         return _Proof(want[0], (want[1], how, *head_and_tail(transcript)))
     if full := _full(transcript) if ending.code else None:
         return _Proof(_K.DISK_FULL, (full, how, *head_and_tail(transcript)))
-    if denial := _line(transcript.err_tail, dialect.denial, "stderr") if ending.code and dialect.denial else None:
+    if denial := _line(transcript.err_tail, dialect.denial, "stderr") if dialect.denial else None:
         return _Proof(_K.PERMISSION_DENIED, (denial, how))
     if refusal := _refusal(transcript, dialect) if ending.code else None:
         return _Proof(_K.HARNESS_USAGE, (how, refusal))

@@ -178,7 +178,9 @@ class Desk:
     def _take_fault(self, turn: int, *, probing: bool) -> Fault | None:
         with self._lock:
             fault = self._fault
-            if fault is None or turn < fault.turn or (probing and fault.spares_probes):
+            if fault is None or (probing and fault.spares_probes):
+                return None
+            if turn < fault.turn and not (fault.lasting and self._fault_seen):
                 return None
             self._fault_seen += 1
             hit = self._fault_seen - fault.after

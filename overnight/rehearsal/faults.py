@@ -113,6 +113,7 @@ class Fault:
         drips: What `drip` sends: pings, which a client may hide from whoever reads it, or words of the model.
             A body that is not a stream drips white space.
         wait_s: Sends nothing for so long before the answer, whatever it is.
+        lasting: Once it has hit a later turn, it hits every turn, as an empty account does.
         spares_probes: Spares our own probes, by the agent and direct: requests for one word, or without tools.
 
     Raises:
@@ -131,6 +132,7 @@ class Fault:
     code: str | None = None
     drips: Literal["ping", "text"] = "ping"
     wait_s: float = 0
+    lasting: bool = False
     spares_probes: bool = False
 
     def __post_init__(self) -> None:

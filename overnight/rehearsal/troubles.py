@@ -56,15 +56,15 @@ FAULTS: Mapping[str, str] = {
     _K.MODEL_UNKNOWN: "model-not-found",
     _K.PLAN_EXPIRED: "plan-expired",
     _K.NOT_THE_API: "html-page",
-    # in the middle of the night, once the agent has done something
+    # in the middle of the night, once an agent has done something; some end, some last and meet our own probes, too
     _K.REQUEST_REJECTED: "content-refused,turn=2",
     _K.CONTEXT_OVERFLOW: "too-large,turn=2",
-    _K.BILLING: "no-balance,turn=2",
-    _K.QUOTA_WINDOW: "window-used-up,turn=2",
-    _K.RATE_LIMITED: "rate-limited,turn=2",
-    _K.OVERLOADED: "overloaded,turn=2",
-    _K.PROVIDER_ERROR: "server-error,turn=2",
-    _K.PROVIDER_MUTE: "hang,turn=2",
+    _K.BILLING: "no-balance,turn=2,lasting=yes",
+    _K.QUOTA_WINDOW: "window-used-up,turn=2,lasting=yes",
+    _K.RATE_LIMITED: "rate-limited,turn=2,lasting=yes",
+    _K.OVERLOADED: "overloaded,turn=2,lasting=yes",
+    _K.PROVIDER_ERROR: "server-error,turn=2,lasting=yes",
+    _K.PROVIDER_MUTE: "hang,turn=2,lasting=yes",
     _K.WENT_QUIET: "stall,turn=2",
     _K.NETWORK: "cut,turn=2",
     # the work's own first request

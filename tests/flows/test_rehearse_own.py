@@ -152,7 +152,7 @@ def test_tapes_of_ones_own_and_a_host_kept_as_it_was_left(own: Own) -> None:
     [run] = {run.task_id: run for run in own.report.runs}.values()
     assert run.failure is not None
     assert run.failure.kind == "no-commit"
-    assert list(own.directory.glob("night-rehearsal/*/runs/*/work/mine.txt"))
+    assert list(own.directory.glob("night-rehearsal/*/runs/*/*/mine.txt"))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_real_agent_shows_what_its_morning_would_look_like(own: Own, real_agen
     file = own.batch("claude-code/zai/glm-5.1", str(agent.path.parent))
     said = own.run(file, "--fault", "quota-window", "--only", "greet", code=1)
     assert "zai: emulated on this machine, in the words of zhipu" in said
-    assert "quota-window (window-used-up,turn=2)" in said
+    assert "quota-window (window-used-up,turn=2,lasting=yes)" in said
     assert "greet: named quota-window after" in said
     assert "fix" not in said
     own.nothing_is_left()

@@ -206,6 +206,7 @@ class CuttingHost:
     def __init__(self, host: Host, budget: Callable[[], int]) -> None:
         self._host, self._budget = host, budget
         self.name, self.connect, self.drop, self.close = host.name, host.connect, host.drop, host.close
+        self.forward = host.forward
         self.channels = 0
 
     def open(self, command: str, timeout_s: float = 20.0) -> Channel:

@@ -98,12 +98,12 @@ class _Moments:
     calls: list[Call]
 
     def sign_at(self, cell: Cell) -> datetime:
-        """The first sign of the fault: on the wire, or, where there is none, the last call that went well."""
+        """The first sign of the fault: on the wire, or, where there is none, the call that led to the silence."""
         chats = [call for call in self.calls if call.model and not call.is_probe]
         bad = [call for call in chats if call.faulty or call.status is None or call.status >= 400]
         if bad:
             return bad[0].at
-        return chats[-1].at if chats and cell.case.silent else self.began_at
+        return chats[0].at if chats and cell.case.silent else self.began_at
 
 
 def _result(cell: Cell, task: TaskSpec, report: RunReport, moments: _Moments) -> Result:
@@ -127,7 +127,7 @@ def _result(cell: Cell, task: TaskSpec, report: RunReport, moments: _Moments) ->
         to_verdict_s=_between(sign_at, named_at) if failure else None,
         late_s=_between(ended_at, named_at) if failure and ended_at else None,
         seconds=_between(moments.began_at, now()),
-        limit_s=task.limits.quiet_s,
+        limit_s=max(task.limits.quiet_s or 0, case.limits.get("turn_s", 0)),
         version=report.harness_version,
         log=report.log or "",
     )

@@ -44,7 +44,7 @@ class Result:
         to_verdict_s: Seconds from that sign to the moment the cause was known; None for a success.
         late_s: Seconds by which that was after the agent itself had ended; negative when we ended it.
         seconds: To the end of everything, commits at home.
-        limit_s: How long silence was allowed to last.
+        limit_s: How long silence, or one answer, was allowed to last.
     """
 
     case: str
