@@ -200,6 +200,27 @@ class TestConclude:
         assert found.kind is K.NO_COMMIT
         assert "want of memory" in " ".join(e.seen for e in found.evidence)
 
+    def test_a_command_that_was_killed_in_a_run_that_got_nowhere_is_the_cause(self) -> None:
+        killed = AgentEvent(Act.TOOL_ENDED, ok=False, text="sh: line 1: 77 Killed python3")
+        struck = transcript(killed, DONE, ending=Exited(0, None, 30.0, oom_kills=1))
+        found = conclude(by_harness(struck), collected(), struck, ROUTE.names)
+        assert found is not None
+        assert found.kind is K.OUT_OF_MEMORY
+        assert "77 Killed python3" in found.evidence[0].seen
+        elsewhere = transcript(killed, DONE, ending=Exited(0, None, 30.0))
+        beside = conclude(by_harness(elsewhere), collected(), elsewhere, ROUTE.names)
+        assert beside is not None
+        assert beside.kind is K.NO_COMMIT
+
+    def test_a_model_that_said_nothing_at_all_is_no_model(self) -> None:
+        asked, done = AgentEvent(Act.WAITING), AgentEvent(Act.RESULT, ok=True)
+        found = conclude(None, collected(), transcript(asked, done), ROUTE.names)
+        assert found is not None
+        assert (found.kind, found.evidence[0].source) == (K.NOT_THE_API, "event")
+        spoke = AgentEvent(Act.SPOKE, text="Nothing to do.")
+        for said in ((asked, spoke, done), (asked, AgentEvent(Act.TOOL_STARTED), done), (done,)):
+            assert getattr(conclude(None, collected(), transcript(*said), ROUTE.names), "kind", None) is K.NO_COMMIT
+
     def test_a_process_that_failed_stays_failed_whatever_it_committed(self) -> None:
         """Exit code 1 with commits: the agent itself says it did not finish. The commits come home all the same."""
         failed = process(transcript(ending=BADLY))

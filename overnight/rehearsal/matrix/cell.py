@@ -128,6 +128,7 @@ def _result(cell: Cell, task: TaskSpec, report: RunReport, moments: _Moments) ->
         late_s=_between(ended_at, named_at) if failure and ended_at else None,
         seconds=_between(moments.began_at, now()),
         limit_s=max(task.limits.quiet_s or 0, case.limits.get("turn_s", 0)),
+        clock=report.monitor.rule if report.monitor else None,
         version=report.harness_version,
         log=report.log or "",
     )

@@ -30,6 +30,7 @@ _KEEPS_QUIET = frozenset({"goose", "qwen"})
 UNKNOWN_SHARE = 0.03
 WIRE_S = 2.0
 SILENCE_S = 20.0
+_CLOCKS = ("first_event_s", "quiet_s", "turn_s")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Result:
         late_s: Seconds by which that was after the agent itself had ended; negative when we ended it.
         seconds: To the end of everything, commits at home.
         limit_s: How long silence, or one answer, was allowed to last.
+        clock: The rule by which we ended the run; None when we did not.
     """
 
     case: str
@@ -62,6 +64,7 @@ class Result:
     late_s: float | None = None
     seconds: float = 0.0
     limit_s: float | None = None
+    clock: str | None = None
     version: str | None = None
     log: str = ""
 
@@ -161,8 +164,13 @@ def _times(ran: Sequence[Result]) -> Iterable[str]:
 
 
 def _silences(ran: Sequence[Result]) -> Iterable[str]:
+    """An agent that breaks its silence in time, or reports a command as running, is held to its own end."""
     silent = [r for r in ran if r.silent and r.to_verdict_s is not None]
-    late = [r for r in silent if (r.to_verdict_s or 0) > (r.limit_s or 0) + SILENCE_S]
+    late = [
+        r
+        for r in silent
+        if ((r.to_verdict_s or 0) - (r.limit_s or 0) if r.clock in _CLOCKS else r.late_s or 0) > SILENCE_S
+    ]
     if late:
         yield f"{len(late)} silences named later than {SILENCE_S:g} s after the limit: {_list(late)}"
     bare = [r for r in ran if r.shown is False and r.score == "right"]

@@ -86,6 +86,8 @@ def _set_up() -> tuple[Case, ...]:
             any_of(_K.PERMISSION_DENIED),
             changes=_DENIED,
             only=frozenset(_DENIED),
+            # the one tells nothing of it, the other does not offer the tool to the model
+            instead=dict.fromkeys(("codex", "qwen"), any_of(_K.PERMISSION_DENIED) | _NONE),
         ),
         Case(
             "mcp-hangs",
