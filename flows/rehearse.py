@@ -1,4 +1,4 @@
-"""`overnight rehearse`: replays the incident on this machine, with no account and a real agent.
+"""`overnight rehearse` without a batch: replays the incident on this machine, with no account and a real agent.
 
 A loopback SSH host and an emulated provider are started; then the batch is run
 by the very command a user would type. One route is right, one has the key in
@@ -11,11 +11,13 @@ import copy
 import json
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from overnight import keyshape, lockfile
@@ -66,7 +68,7 @@ def rehearse(state: Path, cache: Path, harness: str, environ: Mapping[str, str],
         argv += ["--json", str(report_path)]
         say(f"\n$ python -m flows.batch {' '.join(argv[3:])}\n")
         env = _batch_environment(environ, served, harness, agents, repo)
-        _to_its_end(subprocess.Popen(argv, cwd=PROJECT, env=env))
+        to_its_end(argv, PROJECT, env)
         if not report_path.exists():
             say("The batch wrote no report; see its words above.")
             return 1
@@ -86,7 +88,7 @@ def _found(
     argv = [sys.executable, "-m", "flows.doctor", str(QUICKSTART), "--route", route, "--lock", str(lock)]
     argv += ["--state", str(state), "--json", str(found)]
     say(f"\n$ python -m flows.doctor {' '.join(argv[3:])}\n")
-    _to_its_end(subprocess.Popen(argv, cwd=PROJECT, env=dict(env)))
+    to_its_end(argv, PROJECT, env)
     if not found.exists():
         return False
     [diagnosis] = json.loads(found.read_text(encoding="utf-8"))["diagnoses"]
@@ -117,14 +119,37 @@ def incident_script(lock: lockfile.ProviderLock) -> str:
     return "\n".join([*head, *story, 'exec claude --output-format=stream-json --verbose -p "$1"', ""])
 
 
-def _to_its_end(batch: subprocess.Popen[bytes]) -> None:
-    """Ctrl-C reaches the batch too, which ends what it started; `subprocess.run` would kill it 0.25 s later."""
-    while True:
-        try:
-            batch.wait()
-        except KeyboardInterrupt:
-            continue
-        return
+def to_its_end(argv: Sequence[str], cwd: Path, env: Mapping[str, str], *, alone: bool = False) -> int:
+    """Run a batch and give its exit code; whatever ends us ends the batch first, which ends what it started.
+
+    Args:
+        alone: It gets a process group of its own and asks nobody, so that an interrupt comes to it once, from us.
+            Else Ctrl-C reaches it as it reaches us.
+    """
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def heard(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and not alone:
+            return
+        for child in children:
+            child.send_signal(number)
+        if not children:
+            early.append(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for ending, handler in before.items():
+            if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP for us
+                signal.signal(ending, heard)
+        child = subprocess.Popen(argv, cwd=cwd, env=dict(env), process_group=0 if alone else None)
+        children.append(child)
+        for number in early:
+            child.send_signal(number)
+        return child.wait()
+    finally:
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
 
 
 def _agent(harness: str, cache: Path, environ: Mapping[str, str], say: Callable[[str], None]) -> tuple[str, Path]:
