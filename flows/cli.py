@@ -134,7 +134,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def overnight(
-    version: Annotated[
+    _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:

@@ -182,6 +182,9 @@ def _last_words(transcript: Transcript) -> list[Evidence]:
         last = _last_act(transcript)
     ended = [said for said in transcript.said if said.event.act is Act.TOOL_ENDED]
     failed = [said for said in ended if said.event.ok is False]
+    if not failed and ended:
+        said = f"the last of {len(ended)} tool calls said: {ended[-1].event.text or '(nothing)'}"
+        return [Evidence(source="event", seen=said, at_s=ended[-1].at_s), last]
     if not failed:
         return [last]
     newest = failed[-1].event

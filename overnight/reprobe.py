@@ -97,7 +97,7 @@ def refined(failure: Failure, probed: Reprobed, names: Mapping[str, str]) -> Fai
     narrower = (
         failure.kind is _K.UNKNOWN
         or (failure.kind is _K.RATE_LIMITED and kind in QUOTA)
-        or (failure.kind is _K.AUTH_REJECTED and kind in (_K.WRONG_HEADER, _K.NOT_THE_API))
+        or (failure.kind is _K.AUTH_REJECTED and kind in (_K.WRONG_HEADER, _K.NOT_THE_API, _K.REQUEST_REJECTED))
         or (failure.kind is _K.MODEL_UNKNOWN and kind is _K.NOT_THE_API)
         or (failure.kind is _K.NOT_THE_API and probed.direct.sent.status is not None)
         or failure.kind is _K.NO_COMMIT

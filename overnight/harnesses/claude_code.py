@@ -8,7 +8,7 @@ from typing import Any
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -175,7 +175,7 @@ def _user(line: Fields) -> list[AgentEvent]:
 
 
 def _ended(ok: bool, said: object) -> AgentEvent:
-    return AgentEvent(Act.TOOL_ENDED, text=complaint(ok, said), ok=ok, print=digest(said))
+    return AgentEvent(Act.TOOL_ENDED, text=last_words(said), ok=ok, print=digest(said))
 
 
 def _result(line: Fields) -> AgentEvent:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -128,7 +128,7 @@ class _Telling:
         if ended:
             self._running.discard(number)
             ok, result = field(item, "status", str) != "failed", digest([item.get(name) for name in _OUTCOME])
-            said = complaint(ok, item)
+            said = last_words(item)
             events.append(AgentEvent(Act.TOOL_ENDED, text=said, tool=kind, ok=ok, print=result))
         return events
 

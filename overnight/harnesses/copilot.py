@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -133,7 +133,7 @@ class _Telling:
         ok = field(data, "success", bool) is True and not code
         said = field(field(data, "result", dict), "content", str) or ""
         result = digest(_SHELL.sub("", said), data.get("error"))
-        words = complaint(ok, [said, data.get("error")])
+        words = last_words([said, data.get("error")])
         tool = self._tools.pop(call, None)
         ended = AgentEvent(Act.TOOL_ENDED, text=words, tool=tool, ok=ok, print=result)
         denied = field(field(data, "error", dict), "code", str) == "denied"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -164,7 +164,7 @@ def _tool_response(block: Fields) -> list[AgentEvent]:
         return []
     outcome = field(block, "toolResult", dict)
     failed = field(field(outcome, "value", dict), "isError", bool) or field(outcome, "status", str) != "success"
-    return [AgentEvent(Act.TOOL_ENDED, text=complaint(not failed, outcome), ok=not failed, print=digest(outcome))]
+    return [AgentEvent(Act.TOOL_ENDED, text=last_words(outcome), ok=not failed, print=digest(outcome))]
 
 
 def _status(own_line: str) -> int | None:

@@ -16,7 +16,7 @@ Fields: TypeAlias = dict[str, Any]
 
 T = TypeVar("T")
 
-_COMPLAINT_CHARS = 200
+_LAST_CHARS = 200
 _SAID_IN = ("text", "content", "output", "aggregated_output", "value", "error", "message")  # by the names agents use
 
 
@@ -94,9 +94,9 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def complaint(ok: bool, result: object) -> str:
-    """The last words of a tool that failed, to be shown and never to be judged by; empty for one that did not."""
-    return "" if ok else " ".join(" ".join(_texts(result)).split())[-_COMPLAINT_CHARS:]
+def last_words(result: object) -> str:
+    """The end of what a tool said, to be shown and never to be judged by."""
+    return " ".join(" ".join(_texts(result)).split())[-_LAST_CHARS:]
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, Lines, complaint, digest, field
+from overnight.harnesses.lines import Fields, JsonReader, Lines, digest, field, last_words
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -181,7 +181,7 @@ def _tool(part: Fields) -> list[AgentEvent]:
     call, result = digest(tool, said.get("input")), digest(said.get("output"), said.get("error"), code)
     return [
         AgentEvent(Act.TOOL_STARTED, tool=tool, print=call),
-        AgentEvent(Act.TOOL_ENDED, text=complaint(ok, said), tool=tool, ok=ok, print=result),
+        AgentEvent(Act.TOOL_ENDED, text=last_words(said), tool=tool, ok=ok, print=result),
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -133,7 +133,7 @@ class _Telling:
                 return [AgentEvent(Act.TOOL_RUNNING, tool=field(line, "toolName", str))]
             case "tool_execution_end":
                 ok, result = field(line, "isError", bool) is False, digest(line.get("result"))
-                said = complaint(ok, line.get("result"))
+                said = last_words(line.get("result"))
                 return [AgentEvent(Act.TOOL_ENDED, text=said, tool=field(line, "toolName", str), ok=ok, print=result)]
             case "auto_retry_start":
                 return [_retry(line)]

@@ -14,7 +14,7 @@ from typing import Any
 
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
-from overnight.harnesses.lines import Fields, JsonReader, complaint, digest, field, objects
+from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words, objects
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
@@ -143,7 +143,7 @@ class _Telling:
 
 def _tool_ended(block: Fields) -> AgentEvent:
     ok = block.get("is_error") is False
-    return AgentEvent(Act.TOOL_ENDED, text=complaint(ok, block.get("content")), ok=ok, print=_result(block))
+    return AgentEvent(Act.TOOL_ENDED, text=last_words(block.get("content")), ok=ok, print=_result(block))
 
 
 def _result(block: Fields) -> str:

@@ -114,9 +114,9 @@ def test_a_lock_that_is_not_there_is_refused(folder: Path) -> None:
 
 def test_harnesses_of_one_s_own_are_read_before_the_batch(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "crush.toml").write_text('nonsense = 1\n')
+    (tmp_path / "mine" / "crush.toml").write_text("nonsense = 1\n")
     environ = {"PATH": os.defpath, "OVERNIGHT_HARNESSES": str(tmp_path / "mine")}
-    with pytest.raises(BadInput, match="crush.toml: name: Field required"):
+    with pytest.raises(BadInput, match=r"crush\.toml: name: Field required"):
         prepare([written(folder)], None, (), environ)
 
 

@@ -55,6 +55,7 @@ def test_what_a_fresh_call_meets(probed: Reprobed, kind: K | None) -> None:
         (seen(K.NOT_THE_API), asked(K.OVERLOADED, 529), K.OVERLOADED),
         (seen(K.NOT_THE_API), asked(K.PROVIDER_MUTE, None), K.NOT_THE_API),
         (seen(K.AUTH_REJECTED), asked(K.NOT_THE_API, 403), K.NOT_THE_API),
+        (seen(K.AUTH_REJECTED), asked(K.REQUEST_REJECTED, 403), K.REQUEST_REJECTED),
         (seen(K.AUTH_REJECTED), asked(K.RATE_LIMITED, 429), K.AUTH_REJECTED),
         (seen(K.NO_COMMIT, "git"), asked(K.OVERLOADED, 529), K.OVERLOADED),
         (seen(K.PROVIDER_ERROR), asked(K.RATE_LIMITED, 429, "body"), K.PROVIDER_ERROR),

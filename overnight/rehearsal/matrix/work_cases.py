@@ -52,6 +52,7 @@ _DENIED = {
     "opencode": Change(without=("--auto",), swaps=(('"share"', '"permission":{"bash":"ask"},"share"'),)),
     "qwen": Change(without=("--yolo",)),
 }
+_ANYWHERE = {"copilot": Change(flags=("--allow-all-paths",))}  # else it looks at the paths in a command
 _SERVERS = {
     "claude-code": Change(flags=(f"--mcp-config={_MUTE_SERVER}",)),
     "codex": Change(flags=('--config=mcp_servers.mute={command="sleep",args=["86400"]}',)),
@@ -153,6 +154,7 @@ def _host() -> tuple[Case, ...]:
             memory | _NONE,
             shown="want of memory",
             place=Place.SMALL_MEMORY,
+            changes=_ANYWHERE,
             steps=(Shell(_MEMORY), _CLOSING),
         ),
         Case(
@@ -160,6 +162,7 @@ def _host() -> tuple[Case, ...]:
             "the kernel ends the agent for want of memory",
             memory,
             place=Place.SMALL_MEMORY,
+            changes=_ANYWHERE,
             steps=(Shell(_NOT_FIRST + _MEMORY), _CLOSING),
         ),
         Case(

@@ -185,7 +185,10 @@ def test_totals_of_a_good_matrix() -> None:
             [result(harness="qwen", to_verdict_s=70, late_s=3.0, on_the_wire=True)],
             "3.0 s median from an agent's own",
         ),
-        ([result(silent=True, to_verdict_s=61, limit_s=40)], "1 silences named later than 20 s after the limit"),
+        (
+            [result(silent=True, to_verdict_s=61, limit_s=40, clock="quiet_s")],
+            "1 silences named later than 20 s after the limit",
+        ),
         ([result(shown=False)], "1 named without the sighting"),
     ],
     ids=["wrong", "unknown", "slow", "late", "silence", "bare"],
