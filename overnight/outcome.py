@@ -79,12 +79,14 @@ def starved(ending: Ending | None) -> tuple[FailureKind, Evidence] | None:
     """What the host's record of the ending shows that there was too little of: memory, or disk.
 
     The kernel's count is the whole host's: it names the cause of a process that
-    was killed, and is no more than a sighting beside any other ending. A run
+    died without a word, and is no more than a sighting beside a verdict. A run
     can end well all the same, when only a command of the agent was struck.
     """
     if not isinstance(ending, Exited):
         return None
-    if ending.oom_kills and ended_by(ending) == signals.SIGKILL:
+    # a launcher whose child was killed ends with a code of its own
+    died = ended_by(ending) == signals.SIGKILL or (ended_by(ending) is None and ending.code not in (0, None))
+    if ending.oom_kills and died:
         return _K.OUT_OF_MEMORY, _struck(ending)
     free = ending.disk_free_bytes
     if free is not None and free < FULL_BYTES:

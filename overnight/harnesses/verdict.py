@@ -185,14 +185,14 @@ def _death(transcript: Transcript, dialect: Dialect) -> _Proof | None:
     how = Evidence(source="exit", seen=_exit(ending, verdict_given=result is not None), at_s=ending.seconds)
     if result is not None and ending.signal is None and ending.code in (0, 1):
         return None
-    if (want := starved(ending)) is not None:
-        return _Proof(want[0], (want[1], how, *head_and_tail(transcript)))
     if full := _full(transcript) if ending.code else None:
         return _Proof(_K.DISK_FULL, (full, how, *head_and_tail(transcript)))
     if denial := _line(transcript.err_tail, dialect.denial, "stderr") if dialect.denial else None:
         return _Proof(_K.PERMISSION_DENIED, (denial, how))
     if refusal := _refusal(transcript, dialect) if ending.code else None:
         return _Proof(_K.HARNESS_USAGE, (how, refusal))
+    if (want := starved(ending)) is not None:
+        return _Proof(want[0], (want[1], how, *head_and_tail(transcript)))
     return _Proof(_K.HARNESS_CRASHED, (how, *head_and_tail(transcript)))
 
 
