@@ -148,6 +148,8 @@ class Guard:
         rule: Rule = "proof" if found.shuts_route else "endless"
         if self._reprobes is None or not worth_asking(found):
             return self._stopped(rule, found)
+        if self._asking is not None and self.watch.age_s - self._asked_age_s > RECHECK_S:
+            self._asking = None  # it was asked about something else
         probed = self._asked()
         if probed is not None:
             return self._stopped(rule, refined(found, probed, self.watch.names))
@@ -179,8 +181,6 @@ class Guard:
             self.spared += self._doubts
             self._doubts, self._probing, self._looked_at = False, None, None
             return None
-        if silence.clock == "linger_s":
-            return self._stopped("linger_s", None)
         now = self._clock()
         if now < self._held_until:
             return None
@@ -195,6 +195,8 @@ class Guard:
             self.spared += 1
             self._doubts, self._held_until = False, now + RECHECK_S
             return None
+        if silence.clock == "linger_s":
+            return self._stopped("linger_s", None)
         if self._reprobes is not None and standing.rung not in TOOLS and not self._probed(now):
             return None
         return self._stopped(silence.clock, self._named(silence, standing))
@@ -205,7 +207,10 @@ class Guard:
         return self.standing
 
     def _holds(self, silence: Silence, standing: Standing) -> bool:
-        """Whether the run is at work all the same. Before its first event an agent may wait for the provider longer."""
+        """Whether the run is at work all the same, as with a command in the background after its verdict.
+
+        Before its first event an agent may wait for the provider as long as later.
+        """
         limits = self.watch.plan.limits
         if silence.clock == "first_event_s" and standing.rung in PROVIDER_WAITS:
             return limits.quiet_s is not None and silence.reading_s <= limits.quiet_s

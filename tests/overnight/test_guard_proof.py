@@ -12,13 +12,14 @@ from overnight.guard import PROBE_S, Guard
 from overnight.harnesses import HARNESSES
 from overnight.probe import HeaderReply
 from overnight.watch import Watch
-from tests.overnight.guarding import AGENT, LIMITS, QUIET, SLEEPING, TESTING, WAITING, Scene, reply
+from tests.overnight.guarding import AGENT, IDLE, LIMITS, QUIET, SLEEPING, TESTING, WAITING, Scene, reply
 from tests.overnight.samples import LOCK, plan
 from tests.overnight.test_watch import ANSWER, DONE, INIT, STARTED, TOOL, beat, out, retry
 
 K = FailureKind
 
 
+LINGERING: list[RunEvent] = [STARTED, beat(1), out(INIT, DONE), beat(100, quiet_s=61)]
 LIMITED: list[RunEvent] = [STARTED, beat(1), out(INIT, retry(429, "rate_limit"))]
 
 
@@ -88,10 +89,25 @@ def test_a_look_that_does_not_come_does_not_hold_the_end_up() -> None:
 
 
 def test_a_process_that_lingers_after_its_verdict_is_ended_without_a_failure() -> None:
-    scene = Scene(STARTED, beat(1), out(INIT, DONE), beat(100, quiet_s=61))
-    stop = scene.guard.decide()
+    stop = (scene := Scene(*LINGERING)).sees(IDLE)
     assert stop is not None
-    assert (stop.rule, stop.failure, scene.looks) == ("linger_s", None, 0)
+    assert (stop.rule, stop.failure, scene.asked) == ("linger_s", None, [])
+
+
+def test_a_command_in_the_background_may_go_on_after_the_verdict() -> None:
+    scene = Scene(*LINGERING)
+    testing = replace(TESTING.processes[1], age_s=70.0)
+    assert scene.sees(replace(TESTING, at_s=100, processes=(AGENT, testing))) is None
+    assert scene.guard.spared == 1
+
+
+def test_a_refusal_late_in_a_run_is_asked_about_anew() -> None:
+    scene = Scene(*LIMITED, direct=reply(K.AUTH_REJECTED, 401))
+    assert scene.settles() is None
+    scene.guard.watch.take(beat(300))
+    scene.guard.watch.take(out(retry(401, "authentication_failed")))
+    assert scene.settles() is not None
+    assert scene.asked == ["direct", "direct"]
 
 
 def test_shortly_before_the_host_s_own_limit_it_is_looked_at() -> None:

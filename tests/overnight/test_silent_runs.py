@@ -72,6 +72,7 @@ CASES = (
     Case(
         "testing", None, "", ('{"sh": "timeout 25 sh -c \\"while :; do :; done\\" || true"}', f'{{"sh": "{COMMIT}"}}')
     ),
+    Case("polling", None, "", ('{"sh": "for i in $(seq 16); do sleep 1; done"}', f'{{"sh": "{COMMIT}"}}')),
     Case("lingering", None, "", (f'{{"sh": "{COMMIT}"}}', DONE, '{"sleep": 80}')),
     Case("slow", None, "", fault=Fault(F.SLOW, wait_s=4)),
 )
