@@ -65,9 +65,11 @@ def _cell(result: Result | None) -> str:
     if result is None:
         return "<td></td>"
     took = "" if result.to_verdict_s is None else f" <small>{result.to_verdict_s:.1f} s</small>"
-    head = f"{_MARKS[result.score]} {escape(result.verdict or 'not run')}{took}"
+    twice = "" if result.first is None else " 2"
+    head = f"{_MARKS[result.score]}{twice} {escape(result.verdict or 'not run')}{took}"
     sightings = [f"<li>{escape(seen)}</li>" for seen in result.evidence]
     right = f"<p>right: {escape(' or '.join(result.truth))}</p>"
     lacking = "<p>the sighting that proves it is missing</p>" if result.shown is False else ""
-    inner = f"<details><summary>{head}</summary>{right}{lacking}<ul>{''.join(sightings)}</ul></details>"
+    again = f"<p>in a second run; the first was named {escape(result.first)}</p>" if result.first is not None else ""
+    inner = f"<details><summary>{head}</summary>{right}{again}{lacking}<ul>{''.join(sightings)}</ul></details>"
     return f'<td class="{result.score}">{inner}</td>'

@@ -25,7 +25,8 @@ def show(results: Sequence[Result], sums: Totals) -> None:
     table = _table(columns, numbers=2)
     for r in results:
         proof = r.brief[:_EVIDENCE_CHARS] if r.shown is not False else f"(not shown) {r.brief[:_EVIDENCE_CHARS]}"
-        score = Text(r.score, _COLOURS[r.score])
+        twice = f", the second time; first {r.first}" if r.first is not None else ""
+        score = Text(f"{r.score}{twice}", _COLOURS[r.score])
         table.add_row(
             r.case,
             r.harness,

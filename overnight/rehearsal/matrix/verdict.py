@@ -28,6 +28,7 @@ _NAMELESS = frozenset(
 _KEEPS_QUIET = frozenset({"goose", "qwen"})
 
 UNKNOWN_SHARE = 0.03
+UNSTEADY_SHARE = 0.02
 WIRE_S = 2.0
 SILENCE_S = 20.0
 _CLOCKS = ("first_event_s", "quiet_s", "turn_s")
@@ -47,6 +48,7 @@ class Result:
         seconds: To the end of everything, commits at home.
         limit_s: How long silence, or one answer, was allowed to last.
         clock: The rule by which we ended the run; None when we did not.
+        first: What a first run of the cell was named, where this is a second one; None for a cell that ran once.
     """
 
     case: str
@@ -65,6 +67,7 @@ class Result:
     seconds: float = 0.0
     limit_s: float | None = None
     clock: str | None = None
+    first: str | None = None
     version: str | None = None
     log: str = ""
 
@@ -85,6 +88,7 @@ class Totals:
     unknown: int
     wrong: int
     skipped: int
+    unsteady: int
     median_s: float | None
     p90_s: float | None
     missed: tuple[str, ...]
@@ -95,7 +99,9 @@ class Totals:
             "" if self.median_s is None else f"; to the verdict {self.median_s:.1f} s median, {self.p90_s:.1f} s p90"
         )
         skipped = f", {self.skipped} skipped" if self.skipped else ""
-        return f"{self.cells} cells: {self.right} right, {self.unknown} unknown, {self.wrong} wrong{skipped}{times}"
+        unsteady = f" ({self.unsteady} of them in a second run)" if self.unsteady else ""
+        names = f"{self.right} right{unsteady}, {self.unknown} unknown, {self.wrong} wrong"
+        return f"{self.cells} cells: {names}{skipped}{times}"
 
 
 def score(case: Case, harness: str, failure: Failure | None) -> Score:
@@ -133,6 +139,7 @@ def totals(results: Sequence[Result], *, complete: bool = False) -> Totals:
         unknown=counts["unknown"],
         wrong=counts["wrong"],
         skipped=counts["skipped"],
+        unsteady=sum(r.first is not None for r in ran),
         median_s=round(statistics.median(times), 2) if times else None,
         p90_s=round(quantile(times, 0.9), 2) if times else None,
         missed=tuple(missed),
@@ -145,11 +152,27 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
 
 
+def misses(result: Result) -> bool:
+    """Whether this cell by itself misses the bar."""
+    return result.score in ("wrong", "unknown") or result.shown is False or _late(result)
+
+
+def _late(result: Result) -> bool:
+    """An agent that breaks its silence in time, or reports a command as running, is held to its own end."""
+    if not result.silent or result.to_verdict_s is None:
+        return False
+    over_s = result.to_verdict_s - (result.limit_s or 0) if result.clock in _CLOCKS else result.late_s or 0
+    return over_s > SILENCE_S
+
+
 def _names(ran: Sequence[Result], counts: Counter[Score]) -> Iterable[str]:
     if counts["wrong"]:
         yield f"{counts['wrong']} wrong, the bar is 0"
     if ran and counts["unknown"] > UNKNOWN_SHARE * len(ran):
         yield f"{counts['unknown']} unknown of {len(ran)}, the bar is {UNKNOWN_SHARE:.0%}"
+    unsteady = [r for r in ran if r.first is not None]
+    if ran and len(unsteady) > UNSTEADY_SHARE * len(ran):
+        yield f"{len(unsteady)} of {len(ran)} right in a second run only, the bar is {UNSTEADY_SHARE:.0%}"
 
 
 def _times(ran: Sequence[Result]) -> Iterable[str]:
@@ -164,13 +187,7 @@ def _times(ran: Sequence[Result]) -> Iterable[str]:
 
 
 def _silences(ran: Sequence[Result]) -> Iterable[str]:
-    """An agent that breaks its silence in time, or reports a command as running, is held to its own end."""
-    silent = [r for r in ran if r.silent and r.to_verdict_s is not None]
-    late = [
-        r
-        for r in silent
-        if ((r.to_verdict_s or 0) - (r.limit_s or 0) if r.clock in _CLOCKS else r.late_s or 0) > SILENCE_S
-    ]
+    late = [r for r in ran if _late(r)]
     if late:
         yield f"{len(late)} silences named later than {SILENCE_S:g} s after the limit: {_list(late)}"
     bare = [r for r in ran if r.shown is False and r.score == "right"]

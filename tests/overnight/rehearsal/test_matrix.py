@@ -21,7 +21,7 @@ from overnight.rehearsal.matrix import altered
 from overnight.rehearsal.matrix.case import Case, Change, Way, any_of
 from overnight.rehearsal.matrix.cell import Cell
 from overnight.rehearsal.matrix.page import page
-from overnight.rehearsal.matrix.verdict import Result, Totals, quantile, score, shown, totals
+from overnight.rehearsal.matrix.verdict import Result, Totals, misses, quantile, score, shown, totals
 
 _K = FailureKind
 NAMES = [case.name for case in matrix.CASES]
@@ -171,7 +171,7 @@ def test_what_must_be_shown_is_looked_for_in_the_evidence_alone() -> None:
 
 def test_totals_of_a_good_matrix() -> None:
     sums = totals([result(to_verdict_s=s, on_the_wire=True) for s in (0.5, 1.0, 9.0)])
-    assert sums == Totals(3, 3, 0, 0, 0, 1.0, 9.0, ())
+    assert sums == Totals(3, 3, 0, 0, 0, 0, 1.0, 9.0, ())
     assert sums.words == "3 cells: 3 right, 0 unknown, 0 wrong; to the verdict 1.0 s median, 9.0 s p90"
 
 
@@ -190,8 +190,9 @@ def test_totals_of_a_good_matrix() -> None:
             "1 silences named later than 20 s after the limit",
         ),
         ([result(shown=False)], "1 named without the sighting"),
+        ([result(first="went-quiet"), *[result()] * 30], "1 of 31 right in a second run only, the bar is 2%"),
     ],
-    ids=["wrong", "unknown", "slow", "late", "silence", "bare"],
+    ids=["wrong", "unknown", "slow", "late", "silence", "bare", "unsteady"],
 )
 def test_each_part_of_the_bar_can_be_missed(results: list[Result], missed: str) -> None:
     [line] = totals(results).missed
@@ -205,8 +206,9 @@ def test_each_part_of_the_bar_can_be_missed(results: list[Result], missed: str) 
         [result(harness="qwen", to_verdict_s=70, late_s=1.0, on_the_wire=True)],
         [result(silent=True, to_verdict_s=59, limit_s=40, on_the_wire=True)],
         [result("skipped")],
+        [result(first="went-quiet"), *[result()] * 60],
     ],
-    ids=["unknown", "keeps quiet", "silence", "skipped"],
+    ids=["unknown", "keeps quiet", "silence", "skipped", "unsteady"],
 )
 def test_each_part_of_the_bar_can_be_met(results: list[Result]) -> None:
     assert totals(results).missed == ()
@@ -214,6 +216,46 @@ def test_each_part_of_the_bar_can_be_met(results: list[Result]) -> None:
 
 def test_a_cell_that_was_skipped_is_a_miss_where_all_must_run() -> None:
     assert totals([result("skipped")], complete=True).missed == ("1 cells could not be run here",)
+
+
+@pytest.mark.parametrize(
+    ("found", "again"),
+    [
+        (result(), False),
+        (result("skipped"), False),
+        (result("wrong"), True),
+        (result("unknown"), True),
+        (result(shown=False), True),
+        (result(silent=True, to_verdict_s=61, limit_s=40, clock="quiet_s"), True),
+        (result(silent=True, to_verdict_s=61, limit_s=40, late_s=0.1), False),
+        (result(silent=True, to_verdict_s=61, limit_s=40, late_s=20.1), True),
+    ],
+)
+def test_what_misses_the_bar_is_run_once_more(found: Result, again: bool) -> None:
+    assert misses(found) is again
+
+
+@pytest.mark.parametrize(
+    ("second", "more", "shown"),
+    [
+        ([], ["--once"], ("wrong", None)),
+        ([result()], [], ("right", "billing")),
+        ([result("wrong", verdict="overloaded")], [], ("wrong", None)),
+    ],
+    ids=["told not to", "right", "wrong again"],
+)
+def test_a_few_cells_get_a_second_run(
+    second: list[Result], more: list[str], shown: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrix, "_run", lambda *_: second)
+    options, cells = matrix._parser().parse_args(more), matrix._cells(["codex"], ["429"])
+    [found] = matrix._again([result("wrong", verdict="billing")], cells, options, Path(), {})
+    assert (found.score, found.first) == shown
+
+
+def test_a_second_run_is_told_apart() -> None:
+    sums = totals([result(first="went-quiet"), result()])
+    assert "2 right (1 of them in a second run)" in sums.words
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 5), (0.9, 9), (0.91, 10), (1.0, 10)])
