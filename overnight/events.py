@@ -51,7 +51,8 @@ class Exited:
     """The process ended by itself. `code` is None when a signal ended it, then `signal` is set.
 
     `exec_error` is set when the program could not be started at all, e.g.
-    `exec: No such file or directory: claude`; nothing ran then.
+    `exec: No such file or directory: claude`; nothing ran then. `oom_kills` are
+    the whole host's while it ran, `oom_kills_at_end` those of its last 2 s.
     """
 
     code: int | None
@@ -59,6 +60,7 @@ class Exited:
     seconds: float
     max_rss_bytes: int | None = None
     oom_kills: int = 0
+    oom_kills_at_end: int = 0
     survivors: int = 0
     exec_error: str | None = None
     disk_free_bytes: int | None = None

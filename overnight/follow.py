@@ -329,6 +329,7 @@ def _ending(frame: dict[str, Any]) -> RunEvent:
         seconds,
         max_rss_bytes=record["max_rss_bytes"],
         oom_kills=record["oom_kills"],
+        oom_kills_at_end=record["oom_kills_at_end"],
         survivors=record["survivors"],
         exec_error=record["exec_error"],
         disk_free_bytes=record["disk_free_bytes"],

@@ -423,6 +423,7 @@ class Supervisor:
         self.argv = [text if re.search(r"\s", text) else filled(text, places) for text in order["argv"]]
         self.began = time.monotonic()
         self.oom_before, self.oom_group_before = oom_kills(), oom_kills_of_group(os.getpid())
+        self.oom_lately, self.oom_at_end = self.oom_before, 0
         self.cancelled = False
         self.asked = False
         self.code: int | None = None
@@ -550,6 +551,9 @@ class Supervisor:
                 return True
             if pid == self.main and self.main_ended is None:  # numbers come round again in a long run
                 self.main_ended = time.monotonic()
+                self.oom_at_end = (
+                    oom_kills() - self.oom_lately
+                )  # since the last beat: others on the host are struck, too
                 if os.WIFSIGNALED(status):
                     self.signal = os.WTERMSIG(status)
                 else:
@@ -582,6 +586,7 @@ class Supervisor:
             "spoke_at_s": self.spoke_at,
             "work_changed_at_s": self.tree.changed_at(now),
         }
+        self.oom_lately = oom_kills()
         overwrite(self.run.at("hb"), record, lasting=False)  # 200 runs would sync 100 times a second
 
     def _tell_calls(self, now: float) -> None:
@@ -606,6 +611,7 @@ class Supervisor:
             "survivors": survivors,
             "max_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
             "oom_kills": max(0, oom_kills() - self.oom_before),
+            "oom_kills_at_end": max(0, self.oom_at_end),
             "disk_free_bytes": shutil.disk_usage(self.run.path).free,
         }
         finish(self.run, record)

@@ -18,7 +18,7 @@ from overnight.night import Night, Stages, now
 from overnight.plan import RunPlan
 from overnight.rehearsal.matrix.case import Case, Place
 from overnight.rehearsal.matrix.rootly import in_small_memory, main_process, read_only_home
-from overnight.rehearsal.matrix.verdict import Result, score, shown
+from overnight.rehearsal.matrix.verdict import Result, over, score, shown
 from overnight.rehearsal.site import Call
 from overnight.report import RunReport
 from overnight.spec import TaskSpec
@@ -128,7 +128,7 @@ def _result(cell: Cell, task: TaskSpec, report: RunReport, moments: _Moments) ->
         late_s=_between(ended_at, named_at) if failure and ended_at else None,
         seconds=_between(moments.began_at, now()),
         limit_s=max(task.limits.quiet_s or 0, case.limits.get("turn_s", 0)),
-        clock=report.monitor.rule if report.monitor else None,
+        over_s=over(tuple(map(str, failure.evidence))) if failure else None,
         version=report.harness_version,
         log=report.log or "",
     )

@@ -31,7 +31,7 @@ UNKNOWN_SHARE = 0.03
 UNSTEADY_SHARE = 0.02
 WIRE_S = 2.0
 SILENCE_S = 20.0
-_CLOCKS = ("first_event_s", "quiet_s", "turn_s")
+_RAN_OUT = re.compile(r"clock: (?:first_event_s|quiet_s|turn_s) (?P<limit>[\d.]+) ran out at (?P<reading>[\d.]+) s")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Result:
         late_s: Seconds by which that was after the agent itself had ended; negative when we ended it.
         seconds: To the end of everything, commits at home.
         limit_s: How long silence, or one answer, was allowed to last.
-        clock: The rule by which we ended the run; None when we did not.
+        over_s: Seconds past its limit that a clock showed when we ended the run for it; None when we did not.
         first: What a first run of the cell was named, where this is a second one; None for a cell that ran once.
     """
 
@@ -66,7 +66,7 @@ class Result:
     late_s: float | None = None
     seconds: float = 0.0
     limit_s: float | None = None
-    clock: str | None = None
+    over_s: float | None = None
     first: str | None = None
     version: str | None = None
     log: str = ""
@@ -152,17 +152,21 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
 
 
+def over(evidence: Sequence[str]) -> float | None:
+    """By how much a clock had run out, as the evidence tells; None where it tells of none."""
+    found = next(filter(None, map(_RAN_OUT.match, evidence)), None)
+    return float(found["reading"]) - float(found["limit"]) if found else None
+
+
 def misses(result: Result) -> bool:
     """Whether this cell by itself misses the bar."""
     return result.score in ("wrong", "unknown") or result.shown is False or _late(result)
 
 
 def _late(result: Result) -> bool:
-    """An agent that breaks its silence in time, or reports a command as running, is held to its own end."""
-    if not result.silent or result.to_verdict_s is None:
-        return False
-    over_s = result.to_verdict_s - (result.limit_s or 0) if result.clock in _CLOCKS else result.late_s or 0
-    return over_s > SILENCE_S
+    """A silence counts from the last event; an agent that no clock had ended is held to its own end."""
+    late_s = result.late_s if result.over_s is None else result.over_s
+    return result.silent and (late_s or 0) > SILENCE_S
 
 
 def _names(ran: Sequence[Result], counts: Counter[Score]) -> Iterable[str]:

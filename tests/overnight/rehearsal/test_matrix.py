@@ -21,7 +21,7 @@ from overnight.rehearsal.matrix import altered
 from overnight.rehearsal.matrix.case import Case, Change, Way, any_of
 from overnight.rehearsal.matrix.cell import Cell
 from overnight.rehearsal.matrix.page import page
-from overnight.rehearsal.matrix.verdict import Result, Totals, misses, quantile, score, shown, totals
+from overnight.rehearsal.matrix.verdict import Result, Totals, misses, over, quantile, score, shown, totals
 
 _K = FailureKind
 NAMES = [case.name for case in matrix.CASES]
@@ -186,7 +186,7 @@ def test_totals_of_a_good_matrix() -> None:
             "3.0 s median from an agent's own",
         ),
         (
-            [result(silent=True, to_verdict_s=61, limit_s=40, clock="quiet_s")],
+            [result(silent=True, to_verdict_s=61, limit_s=40, over_s=21.0)],
             "1 silences named later than 20 s after the limit",
         ),
         ([result(shown=False)], "1 named without the sighting"),
@@ -204,7 +204,7 @@ def test_each_part_of_the_bar_can_be_missed(results: list[Result], missed: str) 
     [
         [result("unknown"), *[result()] * 40],
         [result(harness="qwen", to_verdict_s=70, late_s=1.0, on_the_wire=True)],
-        [result(silent=True, to_verdict_s=59, limit_s=40, on_the_wire=True)],
+        [result(silent=True, to_verdict_s=99, limit_s=40, over_s=19.0, on_the_wire=True)],
         [result("skipped")],
         [result(first="went-quiet"), *[result()] * 60],
     ],
@@ -226,7 +226,7 @@ def test_a_cell_that_was_skipped_is_a_miss_where_all_must_run() -> None:
         (result("wrong"), True),
         (result("unknown"), True),
         (result(shown=False), True),
-        (result(silent=True, to_verdict_s=61, limit_s=40, clock="quiet_s"), True),
+        (result(silent=True, to_verdict_s=61, limit_s=40, over_s=21.0), True),
         (result(silent=True, to_verdict_s=61, limit_s=40, late_s=0.1), False),
         (result(silent=True, to_verdict_s=61, limit_s=40, late_s=20.1), True),
     ],
@@ -251,6 +251,19 @@ def test_a_few_cells_get_a_second_run(
     options, cells = matrix._parser().parse_args(more), matrix._cells(["codex"], ["429"])
     [found] = matrix._again([result("wrong", verdict="billing")], cells, options, Path(), {})
     assert (found.score, found.first) == shown
+
+
+@pytest.mark.parametrize(
+    ("evidence", "seconds"),
+    [
+        (("host: x", "clock: quiet_s 40 ran out at 47 s; last event: y at 4 s at 51.0 s"), 7.0),
+        (("clock: turn_s 45 ran out at 56 s; no event at all",), 11.0),
+        (("event: the clock: quiet_s 40 ran out at 99 s",), None),
+        ((), None),
+    ],
+)
+def test_by_how_much_a_clock_had_run_out(evidence: tuple[str, ...], seconds: float | None) -> None:
+    assert over(evidence) == seconds
 
 
 def test_a_second_run_is_told_apart() -> None:
