@@ -52,7 +52,8 @@ class Exited:
 
     `exec_error` is set when the program could not be started at all, e.g.
     `exec: No such file or directory: claude`; nothing ran then. `oom_kills` are
-    the whole host's while it ran, `oom_kills_at_end` those of its last 2 s.
+    the whole host's while it ran, `oom_kills_own` those of its memory group, or
+    where there is none, the host's in its last 2 s.
     """
 
     code: int | None
@@ -60,7 +61,7 @@ class Exited:
     seconds: float
     max_rss_bytes: int | None = None
     oom_kills: int = 0
-    oom_kills_at_end: int = 0
+    oom_kills_own: int = 0
     survivors: int = 0
     exec_error: str | None = None
     disk_free_bytes: int | None = None

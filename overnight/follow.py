@@ -28,6 +28,7 @@ from overnight.sample import read_sample
 SILENCE_S = 13.0  # the follower beats every 5 s: two beats missed and 3 s for the way
 REDIAL_S = 8.0
 REFUSED_S = 60.0  # OpenSSH 9.8 locks out who keeps knocking with a wrong key
+_JITTER = random.SystemRandom()  # not the shared one, whose state a program may have set and rely on
 Stream = Literal["out", "err"]
 STREAMS: tuple[Stream, Stream] = ("out", "err")
 
@@ -313,7 +314,7 @@ class Follower:
 def _pause_s(failure: Failure, tries: int) -> float:
     if RULES[failure.kind].retry is Retry.NEVER:
         return REFUSED_S
-    return random.uniform(0, min(REDIAL_S, 0.25 * 2 ** min(tries, 10)))  # noqa: S311  # jitter, not a secret
+    return _JITTER.uniform(0, min(REDIAL_S, 0.25 * 2 ** min(tries, 10)))
 
 
 def _ending(frame: dict[str, Any]) -> RunEvent:
@@ -329,7 +330,7 @@ def _ending(frame: dict[str, Any]) -> RunEvent:
         seconds,
         max_rss_bytes=record["max_rss_bytes"],
         oom_kills=record["oom_kills"],
-        oom_kills_at_end=record["oom_kills_at_end"],
+        oom_kills_own=record["oom_kills_own"],
         survivors=record["survivors"],
         exec_error=record["exec_error"],
         disk_free_bytes=record["disk_free_bytes"],

@@ -78,8 +78,8 @@ def process_failure(
 def starved(ending: Ending | None) -> tuple[FailureKind, Evidence] | None:
     """What the host's record of the ending shows that there was too little of: memory, or disk.
 
-    The kernel's count is the whole host's: that of the last moments names the
-    cause of a process that died without a word, and beside a verdict it is no
+    The kills of the run's own memory group name the cause of a process that
+    died without a word; beside a verdict, and those of the whole host, are no
     more than a sighting. A run can end well all the same, when only a command
     of the agent was struck.
     """
@@ -87,8 +87,8 @@ def starved(ending: Ending | None) -> tuple[FailureKind, Evidence] | None:
         return None
     # a launcher whose child was killed ends with a code of its own
     died = ended_by(ending) == signals.SIGKILL or (ended_by(ending) is None and ending.code not in (0, None))
-    if ending.oom_kills_at_end and died:
-        return _K.OUT_OF_MEMORY, _struck(ending, ", at the moment it ended")
+    if ending.oom_kills_own and died:
+        return _K.OUT_OF_MEMORY, _struck(ending, ", its own among them")
     free = ending.disk_free_bytes
     if free is not None and free < FULL_BYTES:
         seen = f"{free} bytes were free on the work tree's disk when it ended"

@@ -303,6 +303,12 @@ def oom_kills() -> int:
 
 def oom_kills_of_group(pid: int) -> int | None:
     """The same for that process's memory group since it was made; None where there is none or it cannot be read."""
+    file = group_file(pid)
+    return group_kills(file) if file else None
+
+
+def group_file(pid: int) -> str | None:
+    """Where the kernel counts the kills in that process's memory group. A dead one's group is the root's."""
     try:
         with open(f"/proc/{pid}/cgroup") as file:
             groups = [line.rstrip("\n").split(":", 2)[1:] for line in file]
@@ -311,12 +317,40 @@ def oom_kills_of_group(pid: int) -> int | None:
     for names, path in groups:
         folder = "memory" + path if "memory" in names.split(",") else path[1:]
         for name in ("memory.events", "memory.oom_control"):  # of the second and the first kind of groups
-            try:
-                with open(os.path.join("/sys/fs/cgroup", folder, name)) as file:
-                    return next(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
-            except (OSError, StopIteration):
-                continue
+            place = os.path.join("/sys/fs/cgroup", folder, name)
+            if group_kills(place) is not None:
+                return place
     return None
+
+
+def group_kills(file: str) -> int | None:
+    try:
+        with open(file) as lines:
+            return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+    except OSError:
+        return None
+
+
+class Struck:
+    """Kills for want of memory that were the run's own: those of its memory group, or else the host's just now."""
+
+    def __init__(self) -> None:
+        self.file: str | None = None
+        self.before = 0
+        self.host_lately = oom_kills()
+        self.own = 0
+
+    def look(self, pid: int) -> None:
+        """While it lives; somebody may move it to a group of its own."""
+        self.host_lately = oom_kills()
+        file = group_file(pid)
+        if file != self.file:
+            self.file, self.before = file, (group_kills(file) or 0) if file else 0
+
+    def ended(self) -> None:
+        """At the moment its main process is found dead."""
+        count = group_kills(self.file) if self.file else None
+        self.own = max(0, oom_kills() - self.host_lately if count is None else count - self.before)
 
 
 # --- start ---
@@ -423,7 +457,7 @@ class Supervisor:
         self.argv = [text if re.search(r"\s", text) else filled(text, places) for text in order["argv"]]
         self.began = time.monotonic()
         self.oom_before, self.oom_group_before = oom_kills(), oom_kills_of_group(os.getpid())
-        self.oom_lately, self.oom_at_end = self.oom_before, 0
+        self.struck = Struck()
         self.cancelled = False
         self.asked = False
         self.code: int | None = None
@@ -532,6 +566,8 @@ class Supervisor:
             if self.asked:
                 self.asked = False
                 self._tell_calls(now)
+            if self.main_ended is None and (now - beaten >= BEAT_S or now - self.began < BEAT_S):
+                self.struck.look(self.main)
             if now - beaten >= BEAT_S:
                 beaten = now
                 self._beat(now)
@@ -551,9 +587,7 @@ class Supervisor:
                 return True
             if pid == self.main and self.main_ended is None:  # numbers come round again in a long run
                 self.main_ended = time.monotonic()
-                self.oom_at_end = (
-                    oom_kills() - self.oom_lately
-                )  # since the last beat: others on the host are struck, too
+                self.struck.ended()
                 if os.WIFSIGNALED(status):
                     self.signal = os.WTERMSIG(status)
                 else:
@@ -586,7 +620,6 @@ class Supervisor:
             "spoke_at_s": self.spoke_at,
             "work_changed_at_s": self.tree.changed_at(now),
         }
-        self.oom_lately = oom_kills()
         overwrite(self.run.at("hb"), record, lasting=False)  # 200 runs would sync 100 times a second
 
     def _tell_calls(self, now: float) -> None:
@@ -611,7 +644,7 @@ class Supervisor:
             "survivors": survivors,
             "max_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
             "oom_kills": max(0, oom_kills() - self.oom_before),
-            "oom_kills_at_end": max(0, self.oom_at_end),
+            "oom_kills_own": self.struck.own,
             "disk_free_bytes": shutil.disk_usage(self.run.path).free,
         }
         finish(self.run, record)

@@ -173,7 +173,7 @@ def _try_began(said: Said, transcript: Transcript) -> float:
 
 def _struck(ending: object) -> bool:
     """Whether it was ended in the middle of a complaint for want of memory: the complaint is not why it ended."""
-    return isinstance(ending, Exited) and ending.oom_kills_at_end > 0 and ended_by(ending) == signal.SIGKILL
+    return isinstance(ending, Exited) and ending.oom_kills_own > 0 and ended_by(ending) == signal.SIGKILL
 
 
 def _death(transcript: Transcript, dialect: Dialect) -> _Proof | None:

@@ -38,6 +38,7 @@ CONNECT_S = 10.0
 BANNER_S = 10.0
 SEND_BYTES = 32768
 SLOT_S = 0.2
+_JITTER = random.SystemRandom()  # not the shared one, whose state a program may have set and rely on
 _K = FailureKind
 
 _gates: dict[tuple[str, int], threading.BoundedSemaphore] = {}
@@ -112,7 +113,7 @@ class SshHost:
                     return self._handshake()
             except (*BROKEN, UnknownKeyType) as error:
                 failed = translate(error, self.address)
-                wait_s = random.uniform(0, pause_s)  # noqa: S311  # full jitter, not a secret
+                wait_s = _JITTER.uniform(0, pause_s)
                 if failed.failure.kind is not _K.HOST_UNREACHABLE or time.monotonic() + wait_s > deadline:
                     raise failed from error
             if self._closed.wait(wait_s):

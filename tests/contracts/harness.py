@@ -160,10 +160,10 @@ class HarnessContract:
             (Exited(137, None, 1.0), "SIGKILL", FailureKind.HARNESS_CRASHED),
             (Exited(0, None, 1.0), "before a result", FailureKind.HARNESS_CRASHED),
             (Exited(3, None, 1.0, disk_free_bytes=FULL_BYTES), "exit code 3", FailureKind.HARNESS_CRASHED),
-            (Exited(None, 11, 1.0, oom_kills=1, oom_kills_at_end=1), "SIGSEGV", FailureKind.HARNESS_CRASHED),
+            (Exited(None, 11, 1.0, oom_kills=1, oom_kills_own=1), "SIGSEGV", FailureKind.HARNESS_CRASHED),
             (Exited(None, 9, 1.0, oom_kills=1), "SIGKILL", FailureKind.HARNESS_CRASHED),
-            (Exited(None, 9, 1.0, oom_kills=1, oom_kills_at_end=1), "want of memory", FailureKind.OUT_OF_MEMORY),
-            (Exited(137, None, 1.0, oom_kills=2, oom_kills_at_end=1), "2 process(es)", FailureKind.OUT_OF_MEMORY),
+            (Exited(None, 9, 1.0, oom_kills=1, oom_kills_own=1), "want of memory", FailureKind.OUT_OF_MEMORY),
+            (Exited(137, None, 1.0, oom_kills=2, oom_kills_own=1), "2 process(es)", FailureKind.OUT_OF_MEMORY),
             (Exited(1, None, 1.0, disk_free_bytes=0), "0 bytes were free", FailureKind.DISK_FULL),
         ],
     )

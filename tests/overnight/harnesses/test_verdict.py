@@ -119,15 +119,15 @@ def test_what_the_harness_said_outlives_how_it_ended() -> None:
 
 
 def test_memory_running_out_outweighs_an_old_complaint() -> None:
-    struck = Exited(None, 9, 9.0, oom_kills=1, oom_kills_at_end=1)
+    struck = Exited(None, 9, 9.0, oom_kills=1, oom_kills_own=1)
     assert kind((0.4, LIMITED), ending=struck) is K.OUT_OF_MEMORY
-    assert kind((0.4, LIMITED), ending=replace(struck, oom_kills_at_end=0)) is K.RATE_LIMITED
+    assert kind((0.4, LIMITED), ending=replace(struck, oom_kills_own=0)) is K.RATE_LIMITED
 
 
 def test_a_verdict_outweighs_memory_that_ran_out_somewhere_on_the_host() -> None:
     refused = AgentEvent(Act.RESULT, "Failed to authenticate", "authentication_failed", 401, ok=False)
-    assert kind((1.0, refused), ending=Exited(1, None, 2.0, oom_kills=1, oom_kills_at_end=1)) is K.AUTH_REJECTED
-    assert kind((1.0, OK), ending=Exited(0, None, 2.0, oom_kills=1, oom_kills_at_end=1)) is None
+    assert kind((1.0, refused), ending=Exited(1, None, 2.0, oom_kills=1, oom_kills_own=1)) is K.AUTH_REJECTED
+    assert kind((1.0, OK), ending=Exited(0, None, 2.0, oom_kills=1, oom_kills_own=1)) is None
 
 
 def test_a_full_disk_is_told_by_the_harness_but_not_by_the_provider() -> None:
