@@ -81,7 +81,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Totals:
-    """All cells together. Shares and times are of the cells that were not skipped."""
+    """All cells together. Shares and times are of the cells that were not skipped.
+
+    `wire_s` is the median from the first sign on the wire to the verdict, of agents that report what they meet.
+    """
 
     cells: int
     right: int
@@ -91,6 +94,7 @@ class Totals:
     unsteady: int
     median_s: float | None
     p90_s: float | None
+    wire_s: float | None
     missed: tuple[str, ...]
 
     @property
@@ -101,7 +105,8 @@ class Totals:
         skipped = f", {self.skipped} skipped" if self.skipped else ""
         unsteady = f" ({self.unsteady} of them in a second run)" if self.unsteady else ""
         names = f"{self.right} right{unsteady}, {self.unknown} unknown, {self.wrong} wrong"
-        return f"{self.cells} cells: {names}{skipped}{times}"
+        wire = "" if self.wire_s is None else f"; {self.wire_s:.1f} s median for what agents report from the wire"
+        return f"{self.cells} cells: {names}{skipped}{times}{wire}"
 
 
 def score(case: Case, harness: str, failure: Failure | None) -> Score:
@@ -142,6 +147,7 @@ def totals(results: Sequence[Result], *, complete: bool = False) -> Totals:
         unsteady=sum(r.first is not None for r in ran),
         median_s=round(statistics.median(times), 2) if times else None,
         p90_s=round(quantile(times, 0.9), 2) if times else None,
+        wire_s=round(statistics.median(telling), 2) if (telling := _telling(ran)) else None,
         missed=tuple(missed),
     )
 
@@ -181,13 +187,22 @@ def _names(ran: Sequence[Result], counts: Counter[Score]) -> Iterable[str]:
 
 def _times(ran: Sequence[Result]) -> Iterable[str]:
     """For failures that show on the wire, and were named."""
-    named = [r for r in ran if r.on_the_wire and not r.silent and r.score == "right" and r.to_verdict_s is not None]
-    telling = [r.to_verdict_s for r in named if r.harness not in _KEEPS_QUIET and r.to_verdict_s is not None]
+    named = [r for r in ran if _on_the_wire(r)]
+    telling = _telling(ran)
     if telling and (median := statistics.median(telling)) > WIRE_S:
         yield f"{median:.1f} s median from the first sign to the verdict, the bar is {WIRE_S:g} s"
     quiet = [r.late_s for r in named if r.harness in _KEEPS_QUIET and r.late_s is not None]
     if quiet and (median := statistics.median(quiet)) > WIRE_S:
         yield f"{median:.1f} s median from an agent's own end to the verdict, the bar is {WIRE_S:g} s"
+
+
+def _on_the_wire(result: Result) -> bool:
+    return result.on_the_wire and not result.silent and result.score == "right" and result.to_verdict_s is not None
+
+
+def _telling(ran: Sequence[Result]) -> list[float]:
+    """Seconds to the verdict for what shows on the wire, of agents that report what they meet."""
+    return [r.to_verdict_s or 0.0 for r in ran if _on_the_wire(r) and r.harness not in _KEEPS_QUIET]
 
 
 def _silences(ran: Sequence[Result]) -> Iterable[str]:

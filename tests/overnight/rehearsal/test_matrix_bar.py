@@ -13,8 +13,11 @@ from tests.overnight.rehearsal.test_matrix import result
 
 def test_totals_of_a_good_matrix() -> None:
     sums = totals([result(to_verdict_s=s, on_the_wire=True) for s in (0.5, 1.0, 9.0)])
-    assert sums == Totals(3, 3, 0, 0, 0, 0, 1.0, 9.0, ())
-    assert sums.words == "3 cells: 3 right, 0 unknown, 0 wrong; to the verdict 1.0 s median, 9.0 s p90"
+    assert sums == Totals(3, 3, 0, 0, 0, 0, 1.0, 9.0, 1.0, ())
+    assert sums.words == (
+        "3 cells: 3 right, 0 unknown, 0 wrong; to the verdict 1.0 s median, 9.0 s p90"
+        "; 1.0 s median for what agents report from the wire"
+    )
 
 
 @pytest.mark.parametrize(
