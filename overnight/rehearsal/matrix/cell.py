@@ -81,7 +81,7 @@ def run(cell: Cell, task: TaskSpec, bench: Bench, gate: threading.Semaphore) -> 
         night.decide(report)
     for part in ("home", "work"):  # some agents unpack hundreds of MB for every run
         shutil.rmtree(_run_dir(night, plan) / part, ignore_errors=True)
-    return _result(cell, task, report, _Moments(began_at, known_at, bench.calls_of(cell)))
+    return _result(cell, report, _Moments(began_at, known_at, bench.calls_of(cell)))
 
 
 def broken(cell: Cell, error: BaseException) -> Result:
@@ -106,7 +106,7 @@ class _Moments:
         return chats[0].at if chats and cell.case.silent else self.began_at
 
 
-def _result(cell: Cell, task: TaskSpec, report: RunReport, moments: _Moments) -> Result:
+def _result(cell: Cell, report: RunReport, moments: _Moments) -> Result:
     failure, case = report.failure, cell.case
     sign_at = moments.sign_at(cell)
     named_at = report.named_at or moments.known_at
@@ -127,7 +127,6 @@ def _result(cell: Cell, task: TaskSpec, report: RunReport, moments: _Moments) ->
         to_verdict_s=_between(sign_at, named_at) if failure else None,
         late_s=_between(ended_at, named_at) if failure and ended_at else None,
         seconds=_between(moments.began_at, now()),
-        limit_s=max(task.limits.quiet_s or 0, case.limits.get("turn_s", 0)),
         over_s=over(tuple(map(str, failure.evidence))) if failure else None,
         version=report.harness_version,
         log=report.log or "",

@@ -46,7 +46,6 @@ class Result:
         to_verdict_s: Seconds from that sign to the moment the cause was known; None for a success.
         late_s: Seconds by which that was after the agent itself had ended; negative when we ended it.
         seconds: To the end of everything, commits at home.
-        limit_s: How long silence, or one answer, was allowed to last.
         over_s: Seconds past its limit that a clock showed when we ended the run for it; None when we did not.
         first: What a first run of the cell was named, where this is a second one; None for a cell that ran once.
     """
@@ -65,7 +64,6 @@ class Result:
     to_verdict_s: float | None = None
     late_s: float | None = None
     seconds: float = 0.0
-    limit_s: float | None = None
     over_s: float | None = None
     first: str | None = None
     version: str | None = None

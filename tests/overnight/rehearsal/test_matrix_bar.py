@@ -31,7 +31,7 @@ def test_totals_of_a_good_matrix() -> None:
             "3.0 s median from an agent's own",
         ),
         (
-            [result(silent=True, to_verdict_s=61, limit_s=40, over_s=21.0)],
+            [result(silent=True, to_verdict_s=61, over_s=21.0)],
             "1 silences named later than 20 s after the limit",
         ),
         ([result(shown=False)], "1 named without the sighting"),
@@ -49,7 +49,7 @@ def test_each_part_of_the_bar_can_be_missed(results: list[Result], missed: str) 
     [
         [result("unknown"), *[result()] * 40],
         [result(harness="qwen", to_verdict_s=70, late_s=1.0, on_the_wire=True)],
-        [result(silent=True, to_verdict_s=99, limit_s=40, over_s=19.0, on_the_wire=True)],
+        [result(silent=True, to_verdict_s=99, over_s=19.0, on_the_wire=True)],
         [result("skipped")],
         [result(first="went-quiet"), *[result()] * 60],
     ],
@@ -71,9 +71,9 @@ def test_a_cell_that_was_skipped_is_a_miss_where_all_must_run() -> None:
         (result("wrong"), True),
         (result("unknown"), True),
         (result(shown=False), True),
-        (result(silent=True, to_verdict_s=61, limit_s=40, over_s=21.0), True),
-        (result(silent=True, to_verdict_s=61, limit_s=40, late_s=0.1), False),
-        (result(silent=True, to_verdict_s=61, limit_s=40, late_s=20.1), True),
+        (result(silent=True, to_verdict_s=61, over_s=21.0), True),
+        (result(silent=True, to_verdict_s=61, late_s=0.1), False),
+        (result(silent=True, to_verdict_s=61, late_s=20.1), True),
     ],
 )
 def test_what_misses_the_bar_is_run_once_more(found: Result, again: bool) -> None:
