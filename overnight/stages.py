@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from overnight.collected import Collected
-from overnight.events import Exited, Killed
+from overnight.events import Act, Exited, Killed
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.guard import Guard
 from overnight.handle import RunHandle
+from overnight.ladder import Standing
 from overnight.outcome import claims, conclude, got_nowhere, process_failure, starved
 from overnight.plan import RunPlan
 from overnight.report import Phases, RunReport, State, Verify
@@ -97,7 +98,7 @@ def starvation(plan: RunPlan, stages: Stages, error: Failure) -> Failure | None:
 def _why_nothing_came(failure: Failure, watched: Watched, names: Mapping[str, str]) -> Failure:
     """Why an agent that called it done committed nothing, where that shows: a stuck command, a loop, a sick route."""
     guard, transcript = watched.guard, watched.watch.transcript
-    if guard.stuck is not None:
+    if guard.stuck is not None and _given_up(guard.stuck, watched):
         return fail(FailureKind.TOOL_STUCK, *guard.stuck.evidence, *failure.evidence, names=names)
     loop = repeated(transcript)
     if loop is not None:
@@ -105,6 +106,18 @@ def _why_nothing_came(failure: Failure, watched: Watched, names: Mapping[str, st
     if guard.reprobed is not None and got_nowhere(transcript):
         return refined(failure, guard.reprobed, names)
     return failure
+
+
+def _given_up(stuck: Standing, watched: Watched) -> bool:
+    """Whether the command that was seen waiting was the agent's last, and never came to a good end."""
+    transcript, stop = watched.watch.transcript, watched.stop
+    later = [said.event for said in transcript.said if said.at_s > (stuck.shown.at_s or 0.0)]
+    if any(event.act is Act.TOOL_STARTED for event in later):
+        return False
+    ended = [event for event in later if event.act is Act.TOOL_ENDED]
+    ending = transcript.ending
+    lives_on = (stop is not None and stop.rule == "linger_s") or (isinstance(ending, Exited) and ending.survivors > 0)
+    return lives_on or not ended or ended[-1].ok is False
 
 
 def _process(plan: RunPlan, watched: Watched) -> Failure | None:
