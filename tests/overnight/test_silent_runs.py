@@ -25,6 +25,7 @@ from tests.overnight.nights import COMMIT, KEY, PYTHON, TAPES, Evening, loopback
 pytestmark = pytest.mark.full
 K, F = FailureKind, FaultKind
 DONE = json.dumps({"raw": json.dumps({"type": "result", "ok": True, "tokens": 5})})
+_PATIENCE_S = 60.0  # a look that comes late shows a busy machine, which is not what these tests are about
 LIMITS = Limits(first_event_s=5, quiet_s=6, total_s=90, grace_s=0.5)
 
 
@@ -86,6 +87,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunRepo
     with ExitStack() as up:
         patch = up.enter_context(pytest.MonkeyPatch.context())
         patch.setattr("overnight.silence.LINGER_S", 4.0)
+        patch.setattr("overnight.guard.LOOK_S", _PATIENCE_S)
         provider = up.enter_context(EmulatedProvider(sites, TAPES))
         ways = {"unreachable": up.enter_context(unreachable()), "mute": up.enter_context(mute())}
         ways["mute"] = ways["mute"].replace("http:", "https:")
@@ -140,10 +142,11 @@ def test_a_silent_run_is_called_what_it_is(case: Case, reports: dict[str, tuple[
     assert case.says in "\n".join(words)
 
 
-def test_a_start_that_waits_for_a_child_is_called_so(tmp_path: Path) -> None:
+def test_a_start_that_waits_for_a_child_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overnight.guard.LOOK_S", _PATIENCE_S)
     launcher = tmp_path / "bin" / "python3"
     launcher.parent.mkdir()
-    launcher.write_text(f'#!/bin/sh\ncase "$*" in *--version*) exec {PYTHON}/python3 "$@";; esac\nsleep 80\n')
+    launcher.write_text(f'#!/bin/sh\ncase "$*" in *print*) exec {PYTHON}/python3 "$@";; esac\nsleep 80\n')
     launcher.chmod(0o755)
     with EmulatedProvider([Site("rehearsal", KEY)]) as provider, loopback(tmp_path, path=[str(launcher.parent)]) as up:
         repo, lock = (
