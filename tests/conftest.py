@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from overnight.rehearsal.agents import Agent, obtain
 _KEPT = ("PATH", "LANG", "TMPDIR", "CI", "VIRTUAL_ENV")
 _NETWORK = ("PROXY", "CERT", "CA_BUNDLE", "SSL", "PIP_", "NPM_", "NODE_EXTRA")
 INSTALLER = {n: v for n, v in os.environ.items() if n == "PATH" or any(part in n.upper() for part in _NETWORK)}
+"""What npm and pip need to reach their registries; not so in a worker, whose parent has cleared it all."""
 MOST_AGAIN = 3
 """So many tests of real processes may need a second run on a busy machine; more is no accident."""
 AGENTS = Path(__file__).resolve().parent.parent / ".overnight" / "agents"
@@ -31,6 +33,12 @@ def _clear_environment() -> str:
 
 
 HOME = Path(_clear_environment())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand `INSTALLER` on, where tests run side by side."""
+    node.workerinput["installer"] = INSTALLER
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,11 +79,13 @@ def prefect_api() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def real_agent() -> Callable[[str], Agent]:
+def real_agent(request: pytest.FixtureRequest) -> Callable[[str], Agent]:
     """Gets the real CLI of a harness, kept in `.overnight/agents`. Without it a test fails, it never skips."""
+
+    installer = getattr(request.config, "workerinput", {}).get("installer", INSTALLER)
 
     def get(harness: str) -> Agent:
         npm, pip = shutil.which("npm"), shutil.which("pip")
-        return obtain(harness, AGENTS, npm=npm, pip=pip, environment=INSTALLER, progress=lambda _: None)
+        return obtain(harness, AGENTS, npm=npm, pip=pip, environment=installer, progress=lambda _: None)
 
     return get
