@@ -30,7 +30,7 @@ from overnight.ledger import write
 from overnight.lockfile import suggest
 from overnight.morning import many
 from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED
-from overnight.runcopy import RunCopy
+from overnight.runcopy import RunCopy, gaps
 from overnight.spec import HostSpec
 from overnight.sweep import Found, Place, Trace
 
@@ -218,6 +218,7 @@ def _how(ending: Ending) -> str:
 
 
 def _adopt(attached: _Attached, found: Found, how: str) -> None:
+    how = "; ".join([how, *map(str, gaps(attached.folder(found.run_id)))])
     lies = f"it lies in {attached.place.folder(found.run_id)}"
     base = found.base_sha
     repo = next((repo for repo in attached.repos if base is not None and repo.has(base)), None)

@@ -68,6 +68,9 @@ class Unread(RunCopy):
     def rewind(self) -> None:
         """Nothing is held."""
 
+    def safe(self) -> None:
+        """Nothing is here."""
+
     def offset(self, stream: Stream) -> int:  # noqa: ARG002  # the same for both
         return _BEYOND
 

@@ -52,6 +52,11 @@ class _Watched:
             raise OSError(f"{stream} of {self.run_id} came from {offset}, expected {self.copy.expects(stream)}")
         self._tell(self.copy.append(stream, data))
 
+    def skip(self, stream: Stream, offset: int, until: int) -> None:
+        if offset != self.copy.expects(stream):
+            raise OSError(f"{stream} of {self.run_id} is gone from {offset}, expected {self.copy.expects(stream)}")
+        self.copy.skip(stream, until)
+
     def vital(self, frame: dict[str, Any]) -> None:
         started, beat = frame["started"], frame["hb"]
         if started is not None and not self.started:
@@ -202,9 +207,14 @@ class Follower:
             frame, data = frames.next()
             if frame["k"] == "h":
                 with self._lock:
-                    self._send({"c": "ping"})
+                    self._send({"c": "ping", "safe": self._safe()})
             else:
                 self._handle(frame, data)
+
+    def _safe(self) -> list[dict[str, Any]]:
+        """What the host may give back the room of: it is on our own disk, and would survive us."""
+        told = [(watched.run_id, watched.copy.safe()) for watched in self._watched.values()]
+        return [{"r": run_id, "out": safe["out"], "err": safe["err"]} for run_id, safe in told if safe is not None]
 
     def _handle(self, frame: dict[str, Any], data: bytes) -> None:
         run_id = frame["r"]
@@ -214,6 +224,8 @@ class Follower:
                 return  # still under way when we stopped watching
             if frame["k"] == "d":
                 watched.take(frame["s"], frame["o"], data)
+            elif frame["k"] == "gone":
+                watched.skip(frame["s"], frame["o"], frame["from"])
             elif frame["k"] == "sample":
                 watched.sampled(frame)
             elif frame["k"] == "end":

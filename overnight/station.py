@@ -174,7 +174,7 @@ class Station:
             `give_up_s`, or for 45 s of a run that is to be cancelled.
         """
         events: queue.Queue[RunEvent] = queue.Queue()
-        copy = RunCopy(directory, [key.encode()])
+        copy = RunCopy(directory, [key.encode()], owns=True)
         guard.looks_with(lambda: self.follower.sample(plan.run_id))
         try:
             for event in copy.replay():
