@@ -110,23 +110,29 @@ def cancel(
 def gc(
     keep_days: Annotated[float, typer.Option(min=0, help="Keep what was decided later than so many days ago.")] = 14,
     yes: Annotated[bool, typer.Option("--yes/--dry-run", help="Remove, or only say what would be removed.")] = False,
+    records: Annotated[
+        bool, typer.Option("--records", help="Also the folders of batches of which no host holds anything any more.")
+    ] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Free room on hosts: remove runs that are decided and whose commits are at home.
+    """Free room: on hosts runs that are decided and at home; here refs of ours whose commits are in a branch.
 
-    Never removed: a living run, one that is not decided, one with work that is
-    on its host alone, one that no batch of this state directory knows.
+    From hosts go also mirrors that no run needs and supervisors of older
+    versions, both after a day at least. Never removed: a living run, one that
+    is not decided, one with work that is on its host alone, one that no batch of
+    this state directory knows, a commit or uncommitted work that no branch holds.
 
     \b
     Examples:
       overnight gc                        what would go, and why the rest stays
       overnight gc --keep-days 3 --yes
+      overnight gc --keep-days 90 --records --yes
     """
     from flows.gc import sweep_by_hand
 
     with plainly():
-        raise typer.Exit(sweep_by_hand(keep_days, state, dry_run=not yes, as_json=as_json))
+        raise typer.Exit(sweep_by_hand(keep_days, state, dry_run=not yes, records=records, as_json=as_json))
 
 
 def logs(

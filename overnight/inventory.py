@@ -35,10 +35,11 @@ def main(order: Json) -> None:
     say("\nOVERNIGHT-INVENTORY 1\n")  # login files may have printed before us; readers skip to this line
     supervisor = runpy.run_path(order["supervisor"])
     root = os.path.join(os.path.expanduser("~"), order["root"])
-    if order["remove"]:
-        answer = {"removed": [remove(supervisor, root, each) for each in order["remove"]]}
+    if order["remove"] or order["spare"]:
+        removed = [remove(supervisor, root, each) for each in order["remove"]]
+        answer: Json = {"removed": removed + [remove_spare(root, each) for each in order["spare"]]}
     else:
-        answer = listed(supervisor, root, order["traced"])
+        answer = listed(supervisor, root, os.path.basename(order["supervisor"]), order["traced"])
     say(json.dumps(answer) + "\n")
 
 
@@ -47,8 +48,9 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def listed(supervisor: Json, root: str, traced: bool) -> Json:
-    """Every run directory with its state, ages and size, and every base commit that a mirror keeps for a run.
+def listed(supervisor: Json, root: str, used: str, traced: bool) -> Json:
+    """Every run directory with its state, ages and size, and every base commit that a mirror keeps for a run,
+    and what no run needs.
 
     With `traced` also what it is about, for somebody who knows nothing of it.
     """
@@ -62,7 +64,7 @@ def listed(supervisor: Json, root: str, traced: bool) -> Json:
         found.append({"run_id": name, "state": state, "why": why, "bytes": size_of(run.path), **ages})
         if traced:
             found[-1]["trace"] = trace(root, run, kept.get(name))
-    return {"runs": found, "pins": kept}
+    return {"runs": found, "pins": kept, "spare": spare(root, used, kept)}
 
 
 def names_in(path: str) -> list[str]:
@@ -96,6 +98,39 @@ def size_of(path: str) -> int:
         if seen % SIGN_ENTRIES == 0:
             say("\n")
     return total
+
+
+def spare(root: str, used: str, kept: Json) -> list[Json]:
+    """Mirrors that keep no run's base, and supervisors of other versions, with the time since they were written."""
+    needed = {pin["mirror"] for pin in kept.values()}
+    mirrors = [os.path.join("mirrors", name) for name in names_in(os.path.join(root, "mirrors")) if name not in needed]
+    files = [os.path.join("lib", name) for name in names_in(os.path.join(root, "lib")) if name != used]
+    found = []
+    for name in sorted(mirrors + files):
+        path = os.path.join(root, name)
+        ages = [age_s(os.path.join(path, part)) for part in ("", "objects", "objects/pack", PINS)]
+        idle_s = min((age for age in ages if age is not None), default=0.0)
+        found.append({"name": name, "bytes": size_of(path), "idle_s": idle_s})
+    return found
+
+
+def remove_spare(root: str, name: str) -> Json:
+    """Remove a mirror, unless a run came to need it meanwhile, or a file of an older version."""
+    path = os.path.join(root, name)
+    if any(os.path.join("mirrors", pin["mirror"]) == name for pin in pins(os.path.join(root, "mirrors")).values()):
+        return {"run_id": name, "bytes": 0, "problem": "a run needs it by now"}
+    freed = size_of(path)
+    try:
+        if name.startswith("lib" + os.sep):
+            os.unlink(path)
+        else:
+            gone = os.path.join(root, "runs", GONE + os.path.basename(name))
+            os.makedirs(os.path.dirname(gone), 0o700, exist_ok=True)
+            os.rename(path, gone)  # at once, for whoever looks meanwhile
+            purge(os.path.dirname(gone))
+    except OSError as error:
+        return {"run_id": name, "bytes": 0, "problem": str(error)}
+    return {"run_id": name, "bytes": freed, "problem": ""}
 
 
 def trace(root: str, run: Any, pin: Json | None) -> Json:

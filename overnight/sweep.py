@@ -24,6 +24,7 @@ from overnight.station import Station
 from overnight.workspace import mirror_name
 
 _CHECK = ".verify"
+_IN_USE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,15 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Spare:
+    """A mirror that keeps no run's base, or a supervisor of another version, by its name below the root there."""
+
+    name: str
+    bytes: int
+    idle_s: float
+
+
+@dataclass(frozen=True)
 class Place:
     """One host, under the name the newest batch gave it, and what was found there; `failure` when it was not heard."""
 
@@ -74,6 +84,7 @@ class Place:
     station: Station
     root: str = ""
     found: tuple[Found, ...] = ()
+    spare: tuple[Spare, ...] = ()
     failure: HostError | None = None
 
     def folder(self, run_id: str) -> str:
@@ -82,7 +93,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one run directory, and why. `bytes` are those that go."""
+    """What becomes of one run directory, and why. `bytes` are those that go.
+
+    What is no run, of a host or of this machine, has its path for a `run_id`.
+    """
 
     host: str
     run_id: str
@@ -150,7 +164,7 @@ def _look(name: str, spec: HostSpec, traced: bool, tell: Callable[[LinkState], N
     found += [
         Found(run_id, "absent", "only its base commit is kept", 0, None, None, **pin) for run_id, pin in pins.items()
     ]
-    return Place(name, station, root, tuple(found))
+    return Place(name, station, root, tuple(found), tuple(Spare(**each) for each in answer["spare"]))
 
 
 def unknown(place: Place, known: Mapping[str, Entry]) -> list[Found]:
@@ -215,7 +229,14 @@ def judge(place: Place, known: Mapping[str, Entry], keep: timedelta, now: dateti
             why = why or (f"younger than {keep.total_seconds() / 86400:g} days" if young else "")
         gone = 0 if why else each.bytes
         made.append(Verdict(place.name, each.run_id, gone, "kept" if why else "may go", why or _reason(entry)))
-    return made
+    return made + [_spared(place, each, keep) for each in place.spare]
+
+
+def _spared(place: Place, spare: Spare, keep: timedelta) -> Verdict:
+    """A day at least: somebody may be about to begin a run with it."""
+    if timedelta(seconds=spare.idle_s) < max(keep, _IN_USE):
+        return Verdict(place.name, spare.name, 0, "kept", "no run needs it now; it was used not long ago")
+    return Verdict(place.name, spare.name, spare.bytes, "may go", "no run needs it")
 
 
 def _needed(entry: Entry, found: Found, search_path: str) -> str:
@@ -258,8 +279,11 @@ def remove(place: Place, verdicts: Sequence[Verdict]) -> list[Verdict]:
     going = [each.run_id for each in verdicts if each.verdict == "may go"]
     if not going:
         return list(verdicts)
+    spare = {each.name for each in place.spare} & set(going)
+    runs = [run_id for run_id in going if run_id not in spare]
     try:
-        answers = {answer["run_id"]: answer for answer in place.station.remote.inventory(going)["removed"]}
+        told = place.station.remote.inventory(runs, sorted(spare))
+        answers = {answer["run_id"]: answer for answer in told["removed"]}
     except HostError as error:
         problem = {"bytes": 0, "problem": error.failure.brief}
         answers = dict.fromkeys(going, problem)

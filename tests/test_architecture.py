@@ -58,6 +58,7 @@ GROUPS = (
         "delivery",
         "sweep",
         "adopt",
+        "tidy",
     ),
     ("launchers",),
     ("rehearsal",),

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows.private_server import private_server
 from tests.flows.rounds import COMMITS, waits_for
 from tests.flows.small import Small, small
 from tests.flows.world import ROOT, Done, finished, heed_signals
+from tests.overnight.following import marked
 from tests.overnight.nights import COMMIT, KEY, git, script
 from tests.sshd import Sshd, serving, wait_until
 
@@ -172,7 +174,7 @@ def test_an_orphan_is_ended_since_nobody_would(here: Small, sshd: Sshd) -> None:
     subprocess.run(["kill", "-9", str(started["supervisor"])], check=True)
     code, rows = attached(here, sshd, "--repo", here.repo, run_id)
     assert (code, rows[run_id]["words"]) == (0, "ended by orphan; it committed nothing and left nothing")
-    assert not Path(f"/proc/{started['pid']}").exists()
+    assert not [process for process in psutil.process_iter(["environ"]) if marked(process, run_id)]
 
 
 @pytest.mark.parametrize(

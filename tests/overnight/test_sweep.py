@@ -218,7 +218,7 @@ class TestInventory:
         noisy.write_text(f'#!/bin/sh\necho Welcome!\nexec {sys.executable} "$@"\n')
         noisy.chmod(0o755)
         remote = Remote(LocalHost(home=tmp_path), python=str(noisy))
-        assert remote.inventory() == {"runs": [], "pins": {}}
+        assert remote.inventory() == {"runs": [], "pins": {}, "spare": []}
         remote.close()
 
 
