@@ -16,7 +16,7 @@ from overnight.spec import HostSpec
 def load_hosts(hosts: Mapping[str, HostSpec], source: str) -> dict[str, HostSpec]:
     """The same hosts, each `block: NAME` replaced by what is saved under that name. Blocks on the network.
 
-    What the batch file says beside `block` wins over the block for `slots` and `path`.
+    What the batch file says beside `block` wins over the block for `slots`, `path` and `min_free_bytes`.
 
     Raises:
         BadInput: no such block, or what is saved there is no host; names the block and the mend.
@@ -43,4 +43,6 @@ def _load(name: str, host: HostSpec, source: str) -> HostSpec:
     document = saved.document(SLUG, block)
     if document is None:
         raise saved.missing(SLUG, block, source, f"hosts.{name}.block")
-    return read_host(document).model_copy(update=host.model_dump(include={"slots", "path"} & host.model_fields_set))
+    return read_host(document).model_copy(
+        update=host.model_dump(include={"slots", "path", "min_free_bytes"} & host.model_fields_set)
+    )

@@ -74,6 +74,12 @@ class SSHHost(Block):
         description="Folder for runs on the host, relative to the user's home",
         json_schema_extra={"position": 8},
     )
+    min_free_bytes: int = Field(
+        1_000_000_000,
+        ge=0,
+        description="With less free on the host's disk no run is begun there",
+        json_schema_extra={"position": 9},
+    )
 
     @field_validator("host_key")
     @classmethod
@@ -102,4 +108,5 @@ class SSHHost(Block):
             path=tuple(self.path),
             python=self.python,
             directory=self.directory,
+            min_free_bytes=self.min_free_bytes,
         )

@@ -43,6 +43,8 @@ from tasks.verify import verify
 Slot = Callable[[TaskSpec], AbstractAsyncContextManager[Any]]
 """Room for one attempt of a task: on its host, and with its provider."""
 
+_HEED_S = 1.0
+
 Runner = Callable[[Night, TaskSpec], Awaitable[list[RunReport]]]
 """Carries one task out and gives its attempts."""
 
@@ -84,6 +86,8 @@ async def carry_out(
                 spared=sum(run.monitor.spared for run in runs if run.monitor),
             )
             await publish(night, report)
+        if night.interrupt == "cancel":
+            night.ends.served()
         return report
     finally:
         night.close()
@@ -179,7 +183,7 @@ async def attempts(night: Night, task: TaskSpec, slot: Slot) -> list[RunReport]:
     began = time.monotonic()
     runs = night.ledger.attempts(task.id)
     while (wait := _next_wait(runs, task)) is not None:
-        await in_thread(night.interrupted.wait, wait)
+        await _rest(night, task, wait)
         async with slot(task):
             refused = refusal(night, task)
             if refused is not None and not await _begun(night, task, len(runs) + 1):
@@ -189,6 +193,13 @@ async def attempts(night: Night, task: TaskSpec, slot: Slot) -> list[RunReport]:
         if night.ledger.outcome(run.run_id) is None:
             break
     return runs
+
+
+async def _rest(night: Night, task: TaskSpec, seconds: float) -> None:
+    """Wait before the next attempt, unless somebody wants the end meanwhile."""
+    until = time.monotonic() + seconds
+    while night.wish(task.id) is None and (left := until - time.monotonic()) > 0:
+        await in_thread(night.interrupted.wait, min(left, _HEED_S))
 
 
 def decided(runs: list[RunReport], task: TaskSpec) -> bool:
@@ -206,9 +217,9 @@ def _next_wait(runs: list[RunReport], task: TaskSpec) -> float | None:
 
 def refusal(night: Night, task: TaskSpec) -> Failure | None:
     """Why no new attempt of the task may start."""
-    if night.interrupt:
-        seen = Evidence(source="host", seen="the batch was interrupted before this task started")
-        return fail(FailureKind.CANCELLED, seen)
+    if night.wish(task.id):
+        asked = night.ends.words(task.id) or "the batch was interrupted"
+        return fail(FailureKind.CANCELLED, Evidence(source="host", seen=f"{asked}, before this task started"))
     return night.shut_by(task.route)
 
 
@@ -219,7 +230,7 @@ async def _begun(night: Night, task: TaskSpec, number: int) -> bool:
 
 async def skipped(night: Night, task: TaskSpec, refused: Failure) -> RunReport:
     """The report of a task that never started, shown among the others."""
-    state: RunState = "cancelled" if night.interrupt else "skipped"
+    state: RunState = "cancelled" if night.wish(task.id) else "skipped"
     run = night.skipped(task, refused, state)
     await _state_of(skip(night, run, return_state=True))
     return run

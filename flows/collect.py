@@ -23,7 +23,9 @@ from flows.state import state_directory
 from flows.tables import show
 from flows.terminal import print_json
 from overnight import past, sweep
+from overnight.adopt import Unread, adopt, followed
 from overnight.failures import BadInput, CollectError, Evidence, FailureError, FailureKind, HostError, fail
+from overnight.git import bare
 from overnight.handle import RunHandle
 from overnight.harnesses import HARNESSES
 from overnight.ledger import Ledger
@@ -34,7 +36,9 @@ from overnight.plan import RunPlan
 from overnight.preflight import Checked
 from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED, BatchReport, RunReport, count, exit_code
 from overnight.spec import TaskSpec
+from overnight.station import GONE_S
 from overnight.sweep import Found, Place
+from overnight.workspace import home_of
 from tasks.calls import in_thread
 from tasks.publish import publish
 
@@ -158,7 +162,8 @@ async def _one(round_: Round, night: Night, entry: Entry, task: TaskSpec) -> Non
         return
     found = sweep.there(place, entry.run_id)
     lies = place.folder(entry.run_id)
-    if found.lives:
+    ending = night.wish(task.id) == "cancel"
+    if found.lives and not ending:
         say("running", f"{found.state} for {age(found.started_s or 0)} in {lies}")
     elif found.state == "absent" and entry.handle is None:
         say("not begun", f"the host has no such run; --resume {night.ledger.batch_id} starts it")
@@ -166,7 +171,8 @@ async def _one(round_: Round, night: Night, entry: Entry, task: TaskSpec) -> Non
         try:
             await in_thread(night.key, task.route.provider)  # without it our copy could not be masked
         except FailureError as error:
-            say("left", f"{error.failure.brief}; it lies in {lies}")
+            over = await in_thread(_ended, place, entry.run_id) if ending else ""
+            say("left", f"{error.failure.brief}; {over}it lies in {lies}")
             return
         if entry.handle is None:
             night.ledger.save(entry.run_id, "handle", _regained(place, entry, found))
@@ -176,6 +182,12 @@ async def _one(round_: Round, night: Night, entry: Entry, task: TaskSpec) -> Non
         else:
             why = f": {run.failure.brief}" if run.failure else ""
             say("collected", f"{run.state}{why}" + (f", {whereabouts(run)}" if run.commits else ""))
+
+
+def _ended(place: Place, run_id: str) -> str:
+    """End a run that cannot be followed without its key; whether it did."""
+    [(_, ending)] = followed(place, {run_id: Unread()}, end=True, give_up_s=GONE_S)
+    return "it was ended; " if ending is not None else "nothing was heard of its end; "
 
 
 def _regained(place: Place, entry: Entry, found: Found) -> RunHandle:
@@ -242,7 +254,8 @@ def _stranger(round_: Round, place: Place, found: Found, like: RunPlan | None) -
     if found.lives or like is None or found.base_sha is None:
         return "unknown", ""
     try:
-        got = sweep.adopt(place, found, like, round_.state, round_.search_path)
+        repo, own = home_of(like, round_.state, round_.search_path)
+        got = adopt(place, found, repo if own else bare(repo.path, repo.search_path))
     except (CollectError, HostError) as error:
         return "unknown", f"; {error.failure.brief}"
     if not got.others:

@@ -138,6 +138,19 @@ def list_hosts(state: Path | None, environ: Mapping[str, str]) -> list[SavedHost
         return found
 
 
+def saved_host(name: str, state: Path, progress: Progress) -> HostSpec:
+    """The host that is saved under a name.
+
+    Raises:
+        BadInput: none is, or what is saved cannot be one.
+    """
+    with prefect_api(state, progress):
+        document = saved.document(SLUG, name)
+        if document is None:
+            raise saved.missing(SLUG, name, _WHERE, "--host")
+        return read_host(document)
+
+
 def check_hosts(
     names: Sequence[str], lock_path: Path | None, state: Path | None, environ: Mapping[str, str]
 ) -> list[HostCheck]:

@@ -121,6 +121,8 @@ def _what(what: str, event: dict[str, Any]) -> str:
             return "left to its host, which goes on with it" + _because(event)
         case "ended":
             return _ended(event) + _because(event)
+        case "gap":
+            return str(event.get("words"))
         case "collected":
             return f"{many(event.get('commits', 0), 'commit')} came home"
         case _:

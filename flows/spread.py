@@ -109,6 +109,7 @@ class _Child:
     `slots` are given back when it pauses: a person may take a week, and others can run meanwhile.
     """
 
+    task_id: str
     run: FlowRun
     slots: AsyncExitStack
     ended: asyncio.Future[FlowRun | None]
@@ -158,12 +159,13 @@ class Children:
                 return [await skipped(night, task, refused)]
             while True:
                 child = child or await self._launch(night, task, launch)
-                ended = await self._ended(child, slots)
+                ended = await self._ended(task.id, child, slots)
                 report = await patiently(partial(_report_of, child.id))
                 taken = _take(night, task, report) if report else []
                 if taken and not taken[-1].left_running:
                     return taken
-                if night.interrupt == "detach" or (night.interrupt and ended is not None):
+                wish = night.wish(task.id)
+                if wish == "detach" or (wish and ended is not None):
                     return taken or [_left(night, task, child)]
                 if (ended is not None and ended.state is not None and ended.state.is_failed()) or launch == LAUNCHES:
                     return [_broken(night, task, ended or child)]
@@ -184,8 +186,8 @@ class Children:
         night.tell(task.id, "dispatch", f"flow run {url_for(child)}")
         return child
 
-    async def _ended(self, child: FlowRun, slots: AsyncExitStack) -> FlowRun | None:
-        waiting = _Child(child, slots, asyncio.get_running_loop().create_future())
+    async def _ended(self, task_id: str, child: FlowRun, slots: AsyncExitStack) -> FlowRun | None:
+        waiting = _Child(task_id, child, slots, asyncio.get_running_loop().create_future())
         self._waiting[child.id] = waiting
         try:
             either: set[asyncio.Future[Any]] = {waiting.ended} | ({self._watcher} if self._watcher else set())
@@ -237,9 +239,9 @@ class Children:
                 continue
             if state.is_final():
                 child.ended.set_result(child.run)
-            elif night.interrupt == "cancel" and not child.asked_to_end:
+            elif night.wish(child.task_id) == "cancel" and not child.asked_to_end:
                 child.asked_to_end = True
-                await client.set_flow_run_state(run_id, Cancelling(message="the batch was cancelled"))
+                await client.set_flow_run_state(run_id, Cancelling(message="its end was asked for"))
             elif state.is_pending() and (now() - state.timestamp).total_seconds() > _PENDING_S:
                 lost = f"a worker took it {_PENDING_S:.0f} s ago and never began it"
                 await client.set_flow_run_state(run_id, Crashed(message=lost), force=True)

@@ -49,7 +49,7 @@ async def heeded(night: Night) -> AsyncIterator[None]:
 
 
 async def _watch(night: Night, asked: asyncio.Event) -> None:
-    while night.interrupt is None:
+    while night.wish() is None:
         with suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), _LOOK_S)
         wish = await _wish()

@@ -7,30 +7,28 @@ second number that could disagree after a crash.
 from __future__ import annotations
 
 import json
-import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from overnight import sampler
-from overnight.events import Exited, Heartbeat, Killed, Lost, Output, RunEvent, Sampled, Started
+from overnight.events import Exited, Heartbeat, Killed, Lost, RunEvent, Sampled, Started
 from overnight.failures import RULES, Evidence, Failure, FailureKind, HostError, Retry, fail
-from overnight.frames import CHUNK_BYTES, Frames
+from overnight.frames import Frames
 from overnight.hosts.protocol import Channel
-from overnight.redact import Mask
 from overnight.remote import Remote
+from overnight.runcopy import STREAMS, RunCopy, Stream
 from overnight.sample import read_sample
+
+__all__ = ["Follower", "LinkState", "RunCopy"]
 
 SILENCE_S = 13.0  # the follower beats every 5 s: two beats missed and 3 s for the way
 REDIAL_S = 8.0
 REFUSED_S = 60.0  # OpenSSH 9.8 locks out who keeps knocking with a wrong key
 _JITTER = random.SystemRandom()  # not the shared one, whose state a program may have set and rely on
-Stream = Literal["out", "err"]
-STREAMS: tuple[Stream, Stream] = ("out", "err")
 
 
 @dataclass(frozen=True)
@@ -39,75 +37,6 @@ class LinkState:
 
     up: bool
     failure: Failure | None = None
-
-
-class RunCopy:
-    """Our own append-only copy of one run's output: the files `out` and `err` in a directory.
-
-    Secrets are masked before they are written, byte for byte, so that sizes
-    here are offsets there. One writer at a time; close it when no longer watched.
-    """
-
-    def __init__(self, directory: Path, secrets: Sequence[bytes] = ()) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory
-        self._secrets = tuple(secrets)
-        self._files = {stream: open(directory / stream, "ab", buffering=0) for stream in STREAMS}  # noqa: SIM115  # `close`
-        self._masks: dict[Stream, Mask] = {}
-        self.rewind()
-
-    def rewind(self) -> None:
-        """Forget what is held back: the host will send it again from `offset`."""
-        self._masks = {stream: Mask(self._secrets) for stream in STREAMS}
-
-    def replay(self) -> Iterator[Output]:
-        """What the copy holds already, `out` first."""
-        for stream in STREAMS:
-            at = 0
-            with open(self.directory / stream, "rb") as file:
-                while data := file.read(CHUNK_BYTES):
-                    yield Output(stream, at, data)
-                    at += len(data)
-
-    def offset(self, stream: Stream) -> int:
-        return os.fstat(self._files[stream].fileno()).st_size
-
-    def expects(self, stream: Stream) -> int:
-        """The offset the next bytes must have: all that is written and all that is held."""
-        return self.offset(stream) + self._masks[stream].held
-
-    def append(self, stream: Stream, data: bytes) -> Output | None:
-        """Take bytes in; what was written, or None while all of it is held back."""
-        return self._write(stream, self._masks[stream].feed(data))
-
-    def flush(self, stream: Stream) -> Output | None:
-        """Write what is held, at the end of the run."""
-        return self._write(stream, self._masks[stream].flush())
-
-    def masked(self, record: Any) -> Any:
-        """Plain data of the same run, each text in it masked. Any of them may have been cut off within a secret."""
-        if isinstance(record, str):
-            mask = Mask(self._secrets)
-            return (mask.feed(record.encode(errors="replace")) + mask.flush()).decode(errors="replace")
-        if isinstance(record, list):
-            return [self.masked(each) for each in record]
-        return {name: self.masked(each) for name, each in record.items()} if isinstance(record, dict) else record
-
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-
-    def _write(self, stream: Stream, data: bytes) -> Output | None:
-        if not data:
-            return None
-        file, at = self._files[stream], self.offset(stream)
-        try:
-            if file.write(data) < len(data):
-                raise OSError("the disk took only a part of it")
-        except OSError:
-            file.truncate(at)  # all or nothing: what the sink was not told must not count
-            raise
-        return Output(stream, at, data)
 
 
 class _Watched:
@@ -122,6 +51,11 @@ class _Watched:
         if offset != self.copy.expects(stream):
             raise OSError(f"{stream} of {self.run_id} came from {offset}, expected {self.copy.expects(stream)}")
         self._tell(self.copy.append(stream, data))
+
+    def skip(self, stream: Stream, offset: int, until: int) -> None:
+        if offset != self.copy.expects(stream):
+            raise OSError(f"{stream} of {self.run_id} is gone from {offset}, expected {self.copy.expects(stream)}")
+        self.copy.skip(stream, until)
 
     def vital(self, frame: dict[str, Any]) -> None:
         started, beat = frame["started"], frame["hb"]
@@ -273,9 +207,14 @@ class Follower:
             frame, data = frames.next()
             if frame["k"] == "h":
                 with self._lock:
-                    self._send({"c": "ping"})
+                    self._send({"c": "ping", "safe": self._safe()})
             else:
                 self._handle(frame, data)
+
+    def _safe(self) -> list[dict[str, Any]]:
+        """What the host may give back the room of: it is on our own disk, and would survive us."""
+        told = [(watched.run_id, watched.copy.safe()) for watched in self._watched.values()]
+        return [{"r": run_id, "out": safe["out"], "err": safe["err"]} for run_id, safe in told if safe is not None]
 
     def _handle(self, frame: dict[str, Any], data: bytes) -> None:
         run_id = frame["r"]
@@ -285,6 +224,8 @@ class Follower:
                 return  # still under way when we stopped watching
             if frame["k"] == "d":
                 watched.take(frame["s"], frame["o"], data)
+            elif frame["k"] == "gone":
+                watched.skip(frame["s"], frame["o"], frame["from"])
             elif frame["k"] == "sample":
                 watched.sampled(frame)
             elif frame["k"] == "end":

@@ -177,6 +177,19 @@ class Repo:
         lines = "".join(f"update {ref} {sha}\n" for ref, sha in refs.items())
         self.run("update-ref", "--stdin", input_text=lines)
 
+    def refs(self, below: str) -> dict[str, str]:
+        """Every ref below a prefix, with its object."""
+        lines = self.run("for-each-ref", "--format=%(refname) %(objectname)", below).splitlines()
+        return dict(line.split(" ") for line in lines)
+
+    def branch_with(self, sha: str) -> str:
+        """A branch that leads to a commit; empty when none does."""
+        return self.run("for-each-ref", "--count=1", "--format=%(refname:short)", "--contains", sha, "refs/heads")
+
+    def drop_ref(self, name: str, sha: str) -> None:
+        """Remove a ref that still points there."""
+        self.run("update-ref", "-d", name, sha)
+
     def set_branch(self, name: str, sha: str, ours: str) -> bool:
         """Create a branch at a commit, or move it there; False when it is not ours to move.
 

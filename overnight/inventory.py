@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import stat
@@ -26,16 +27,19 @@ PINS = "refs/overnight/base"
 GONE = ".gone-"
 GIT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": "/dev/null"}
 SIGN_ENTRIES = 5000
+ASKS_CHARS = 200
+SMALL_BYTES = 1_000_000
 
 
 def main(order: Json) -> None:
     say("\nOVERNIGHT-INVENTORY 1\n")  # login files may have printed before us; readers skip to this line
     supervisor = runpy.run_path(order["supervisor"])
     root = os.path.join(os.path.expanduser("~"), order["root"])
-    if order["remove"]:
-        answer = {"removed": [remove(supervisor, root, each) for each in order["remove"]]}
+    if order["remove"] or order["spare"]:
+        removed = [remove(supervisor, root, each) for each in order["remove"]]
+        answer: Json = {"removed": removed + [remove_spare(root, each) for each in order["spare"]]}
     else:
-        answer = listed(supervisor, root)
+        answer = listed(supervisor, root, os.path.basename(order["supervisor"]), order["traced"])
     say(json.dumps(answer) + "\n")
 
 
@@ -44,9 +48,13 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def listed(supervisor: Json, root: str) -> Json:
-    """Every run directory with its state, ages and size, and every base commit that a mirror keeps for a run."""
-    found = []
+def listed(supervisor: Json, root: str, used: str, traced: bool) -> Json:
+    """Every run directory with its state, ages and size, and every base commit that a mirror keeps for a run,
+    and what no run needs.
+
+    With `traced` also what it is about, for somebody who knows nothing of it.
+    """
+    found, kept = [], pins(os.path.join(root, "mirrors"))
     for name in sorted(names_in(os.path.join(root, "runs"))):
         if not supervisor["RUN_ID"].match(name):
             continue
@@ -54,7 +62,9 @@ def listed(supervisor: Json, root: str) -> Json:
         state, why = run.state()
         ages = {"started_s": age_s(run.at("claim")), "ended_s": age_s(run.at("exit.json"))}
         found.append({"run_id": name, "state": state, "why": why, "bytes": size_of(run.path), **ages})
-    return {"runs": found, "pins": pins(os.path.join(root, "mirrors"))}
+        if traced:
+            found[-1]["trace"] = trace(root, run, kept.get(name))
+    return {"runs": found, "pins": kept, "spare": spare(root, used, kept)}
 
 
 def names_in(path: str) -> list[str]:
@@ -90,6 +100,87 @@ def size_of(path: str) -> int:
     return total
 
 
+def spare(root: str, used: str, kept: Json) -> list[Json]:
+    """Mirrors that keep no run's base, and supervisors of other versions, with the time since they were written."""
+    needed = {pin["mirror"] for pin in kept.values()}
+    mirrors = [os.path.join("mirrors", name) for name in names_in(os.path.join(root, "mirrors")) if name not in needed]
+    files = [os.path.join("lib", name) for name in names_in(os.path.join(root, "lib")) if name != used]
+    found = []
+    for name in sorted(mirrors + files):
+        path = os.path.join(root, name)
+        ages = [age_s(os.path.join(path, part)) for part in ("", "objects", "objects/pack", PINS)]
+        idle_s = min((age for age in ages if age is not None), default=0.0)
+        found.append({"name": name, "bytes": size_of(path), "idle_s": idle_s})
+    return found
+
+
+def remove_spare(root: str, name: str) -> Json:
+    """Remove a mirror, unless a run came to need it meanwhile, or a file of an older version."""
+    path = os.path.join(root, name)
+    if any(os.path.join("mirrors", pin["mirror"]) == name for pin in pins(os.path.join(root, "mirrors")).values()):
+        return {"run_id": name, "bytes": 0, "problem": "a run needs it by now"}
+    freed = size_of(path)
+    try:
+        if name.startswith("lib" + os.sep):
+            os.unlink(path)
+        else:
+            gone = os.path.join(root, "runs", GONE + os.path.basename(name))
+            os.makedirs(os.path.dirname(gone), 0o700, exist_ok=True)
+            os.rename(path, gone)  # at once, for whoever looks meanwhile
+            purge(os.path.dirname(gone))
+    except OSError as error:
+        return {"run_id": name, "bytes": 0, "problem": str(error)}
+    return {"run_id": name, "bytes": freed, "problem": ""}
+
+
+def trace(root: str, run: Any, pin: Json | None) -> Json:
+    """What a run directory tells of its task; an agent may have written anything into its work tree."""
+    spec = run.read("spec.json") or {}
+    branch, tip = head(os.path.join(run.at("work"), ".git"))
+    commits = None
+    if pin and tip:  # our own mirror's configuration; of the agent's repository the objects alone
+        objects = os.path.join(run.at("work"), ".git", "objects")
+        mirror = os.path.join(root, "mirrors", pin["mirror"])
+        counted = git(mirror, "rev-list", "--count", pin["base_sha"] + ".." + tip, more=objects).strip()
+        commits = int(counted) if counted.isdigit() else None
+    asks = next(iter(reversed(spec.get("argv", []))), "")
+    providers = sorted({secret["provider"] for secret in spec.get("secrets", [])})
+    return {"asks": asks[:ASKS_CHARS], "providers": providers, "branch": branch, "commits": commits}
+
+
+def head(git_dir: str) -> tuple[str | None, str | None]:
+    """The branch that is checked out and its commit, read as text: git would load the agent's configuration."""
+    name = read_small(os.path.join(git_dir, "HEAD")).strip()
+    if not name.startswith("ref: refs/heads/"):
+        return None, sha_in(name)
+    ref = name[len("ref: ") :]
+    if ".." in ref:
+        return None, None
+    tip = sha_in(read_small(os.path.join(git_dir, ref)))
+    if tip is None:
+        packed = read_small(os.path.join(git_dir, "packed-refs")).splitlines()
+        tip = next((sha_in(line) for line in packed if line.endswith(" " + ref)), None)
+    return ref[len("refs/heads/") :], tip
+
+
+def sha_in(text: str) -> str | None:
+    found = re.match(r"[0-9a-f]{40,64}\b", text)
+    return found.group() if found else None
+
+
+def read_small(path: str) -> str:
+    """The text of a plain file, its first SMALL_BYTES; empty for anything else, a pipe too."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        plain = stat.S_ISREG(os.fstat(fd).st_mode)
+        return os.read(fd, SMALL_BYTES).decode("utf-8", "replace") if plain else ""
+    finally:
+        os.close(fd)
+
+
 def pins(mirrors: str) -> Json:
     """run id -> folder name of the mirror and the commit the run was made from."""
     found: Json = {}
@@ -101,10 +192,12 @@ def pins(mirrors: str) -> Json:
     return found
 
 
-def git(git_dir: str, *args: str) -> str:
+def git(git_dir: str, *args: str, more: str = "") -> str:
+    """What git says of a mirror of ours; `more` is another folder of objects."""
     argv = ["git", "--git-dir", git_dir, "-c", "core.hooksPath=/dev/null", *args]
+    env = dict(GIT, GIT_ALTERNATE_OBJECT_DIRECTORIES=more) if more else GIT
     done = subprocess.run(
-        argv, env=GIT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+        argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
     )
     return done.stdout.decode("utf-8", "replace")
 

@@ -136,6 +136,10 @@ class Ledger:
     def outcome(self, run_id: str) -> RunReport | None:
         return _read(self.directory / "runs" / run_id / "outcome.json", RunReport)
 
+    def knows(self, task_id: str) -> bool:
+        """Whether the batch, or this part of it, has such a task."""
+        return any(task.id == task_id for task in self.reopen()[0].tasks)
+
     def attempts(self, task_id: str) -> list[RunReport]:
         """The decided attempts of a task, first to last."""
         pattern = re.compile(re.escape(f"{self.batch_id}.{task_id}.") + r"(\d+)")

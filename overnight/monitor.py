@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from overnight.guard import Guard
 from overnight.ledger import Ledger
+from overnight.runcopy import gaps
 from overnight.stages import Watched
 from overnight.station import Interrupt, Station
 from overnight.stop import Stop
@@ -47,6 +48,9 @@ def watched(
             guard.conclude()
     finally:
         guard.close()
+    for gap in gaps(directory):
+        ledger.log(plan.run_id, datetime.now(UTC), "gap", words=str(gap))
+        tell(str(gap))
     named_at = guard.stop.named_at if guard.stop else datetime.now(UTC)
     ending, audit = watch.ending, guard.audit()
     ledger.log(

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from overnight.collected import Collected
+from overnight.ends import Ends
 from overnight.failures import BadInput, Evidence, Failure, FailureError, FailureKind, Family, HostError, Retry, fail
 from overnight.follow import LinkState
 from overnight.git import bare
@@ -65,6 +66,7 @@ class Night:
         self.tell = tell
         self.interrupted = threading.Event()
         self.interrupt: Interrupt | None = None
+        self.ends = Ends(ledger.directory)
         self.checked: dict[Route, Checked] = {}
         self._reveal = reveal
         self.search_path = search_path
@@ -82,7 +84,7 @@ class Night:
         question, route = self._question(task), task.route
         self.ledger.save(question.plan.run_id, "plan", question.plan.shown())
         self.tell(str(route), "preflight", "probing")
-        found = check(question, self.stations[route.host], self.key, lambda: self.interrupt)
+        found = check(question, self.stations[route.host], self.key, self.wish)
         self.settle(found)
         return found
 
@@ -131,6 +133,12 @@ class Night:
                 self.interrupt = how
         self.interrupted.set()
 
+    def wish(self, task_id: str = "") -> Interrupt | None:
+        """What shall become of a task, or of the whole batch: as it was interrupted, or as another process asked."""
+        if self.ends.whole():
+            self.stop("cancel")
+        return "cancel" if self.ends.of(task_id) else self.interrupt
+
     def shut_by(self, route: Route) -> Failure | None:
         with self._lock:
             found = self.checked.get(route)
@@ -167,7 +175,7 @@ class Night:
         plan = plan.located(executable)
         repo, own = home_of(plan, self.ledger.state, self.search_path)
         run_dir = station.run_dir(plan.run_id)
-        work, base = station.workspaces.prepare(plan, repo if own else None, run_dir)
+        work, base = station.workspaces.prepare(plan, repo if own else None, run_dir, station.spec.min_free_bytes)
         plan = plan.based(base)
         self.ledger.save(plan.run_id, "plan", plan.shown())
         started_at = now()
@@ -205,7 +213,7 @@ class Night:
         station, key = self.stations[plan.route.host], self.key(plan.route.provider)
         asked_again = reprobes(lambda: self._question(task), station, key, lambda: watch.age_s)
         tell = partial(self.tell, plan.task_id, "run")
-        return watched(Guard(watch, asked_again), station, self.ledger, key, tell, lambda: self.interrupt)
+        return watched(Guard(watch, asked_again), station, self.ledger, key, tell, partial(self.wish, plan.task_id))
 
     def collect(self, plan: RunPlan, handle: RunHandle) -> Collected:
         """Bring the commits home.
@@ -229,7 +237,8 @@ class Night:
         directory = self.ledger.run_dir(plan.run_id) / "verify"
         directory.mkdir(exist_ok=True)
         station, key = self.stations[plan.route.host], self.key(plan.route.provider).encode()
-        found = verify(plan, handle, tip, station, directory, secrets=[key], interrupted=lambda: self.interrupt)
+        wish = partial(self.wish, plan.task_id)
+        found = verify(plan, handle, tip, station, directory, secrets=[key], interrupted=wish)
         if found is None:
             return None
         self.tell(plan.task_id, "verify", f"exit code {found.exit_code} after {found.seconds:.0f} s")
@@ -249,6 +258,8 @@ class Night:
         failure = self.diagnose(plan, stages)
         if error is not None:
             failure = failure.also(*error.evidence) if failure else starvation(plan, stages, error) or error
+        if failure is not None and failure.kind is FailureKind.CANCELLED and (asked := self.ends.words(plan.task_id)):
+            failure = failure.also(Evidence(source="host", seen=asked))
         return self._report(plan, stages, state_after(failure), failure)
 
     def undecided(self, plan: RunPlan, error: Failure) -> bool:

@@ -91,6 +91,11 @@ class RunPlan:
     verify: str | None = None
     approve: bool = False
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What fills the gaps in a remedy."""
+        return self.route.names
+
     def located(self, executable: str) -> RunPlan:
         """The same plan with the command at its place on the host."""
         return replace(self, argv=(executable, *self.argv[1:]))

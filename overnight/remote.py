@@ -144,13 +144,20 @@ class Remote:
         """The command that asks a follower for a run."""
         return {"c": "sub", "root": self._root, "r": run_id, "i": key, **offsets}
 
-    def inventory(self, remove: Sequence[str] = ()) -> dict[str, Any]:
+    def inventory(
+        self, remove: Sequence[str] = (), spare: Sequence[str] = (), *, traced: bool = False
+    ) -> dict[str, Any]:
         """Every run directory there, as `inventory.py` tells it; with `remove`, what became of removing these.
+
+        Args:
+            spare: To remove, too: what it told to be needed by no run.
+            traced: Of each run also task, branch and commits; costs a call of git for each.
 
         Raises:
             HostError: the connection failed; what was to be removed may be gone or not.
         """
-        order = {"supervisor": self._ready()[1], "root": self._root, "remove": list(remove)}
+        what = {"remove": list(remove), "spare": list(spare), "traced": traced}
+        order = {"supervisor": self._ready()[1], "root": self._root, **what}
         return self.script(INVENTORY, order)
 
     def script(self, path: Path, order: Mapping[str, Any], timeout_s: float = ANSWER_S) -> dict[str, Any]:

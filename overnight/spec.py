@@ -116,7 +116,9 @@ class HostSpec(_Entry):
     """A machine that carries runs: by address, by the name of a saved SSHHost block, or this machine."""
 
     kind: Literal["ssh", "local"] = Field("ssh", description="`local` runs agents on this machine")
-    block: str | None = Field(None, description="Name of a saved SSHHost block; then only slots and path may be added")
+    block: str | None = Field(
+        None, description="Name of a saved SSHHost block; then only slots, path and min_free_bytes may be added"
+    )
     address: Annotated[str, AfterValidator(host_name)] | None = Field(None, description="Name or IP address")
     port: Annotated[int, Field(ge=1, le=65535), Number] = Field(22, description="Port of its sshd")
     user: str | None = Field(None, description="Account the agents run under")
@@ -129,11 +131,14 @@ class HostSpec(_Entry):
     path: tuple[str, ...] = Field((), description="Folders searched for agents before the usual ones")
     python: str = Field("python3", description="Python 3.8 or newer on the host")
     directory: str = Field(".overnight", description="Folder on the host, relative to the user's home")
+    min_free_bytes: Annotated[int, Field(ge=0), Number] = Field(
+        1_000_000_000, description="With less free on its disk no run is begun there"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> HostSpec:
         given = {name for name, field in HostSpec.model_fields.items() if getattr(self, name) != field.default}
-        if self.block is not None and (more := given - {"block", "slots", "path"}):
+        if self.block is not None and (more := given - {"block", "slots", "path", "min_free_bytes"}):
             raise ValueError(f"{', '.join(sorted(more))} cannot stand beside block, which brings its own")
         if self.kind == "local" and (more := given & {"block", "address", "port", "user", "key_file", "host_key"}):
             raise ValueError(f"{', '.join(sorted(more))} cannot stand beside kind: local, which is this machine")

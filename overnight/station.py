@@ -19,6 +19,7 @@ from overnight.hosts.protocol import Host
 from overnight.hosts.ssh import SshAddress, SshHost
 from overnight.plan import USUAL_PATH, RunPlan
 from overnight.remote import Remote, RunBounds, SecretSlot, StartAnswer, StartOrder
+from overnight.room import check_room
 from overnight.spec import HostSpec, Limits
 from overnight.stop import Stop
 from overnight.transcript import Said
@@ -71,9 +72,9 @@ class Station:
         """Check what every run needs.
 
         Raises:
-            HostError: no connection, no usable python, or no git.
+            HostError: no connection, no usable python, no git, or no room on its disk.
         """
-        self.remote.install()
+        check_room(self.remote.install().disk_free_bytes, self.spec.min_free_bytes, self.name)
         if self.remote.find(["git"], USUAL_PATH)["git"] is None:
             seen = f"no git in {':'.join(USUAL_PATH)}"
             raise HostError(
@@ -173,7 +174,7 @@ class Station:
             `give_up_s`, or for 45 s of a run that is to be cancelled.
         """
         events: queue.Queue[RunEvent] = queue.Queue()
-        copy = RunCopy(directory, [key.encode()])
+        copy = RunCopy(directory, [key.encode()], owns=True)
         guard.looks_with(lambda: self.follower.sample(plan.run_id))
         try:
             for event in copy.replay():

@@ -49,6 +49,10 @@ FOLLOW_TICK_S = 0.1
 FOLLOW_BEAT_S = 5.0
 FOLLOW_DEAF_S = 90
 CHUNK_BYTES = 65536
+KEPT_HEAD_BYTES = 262_144
+KEPT_TAIL_BYTES = 1_048_576
+RELEASE_BYTES = 4_194_304
+BEYOND = 1 << 40
 ORDER_BYTES = 32 * 1024 * 1024
 FINAL = ("finished", "lost", "absent")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
@@ -141,7 +145,7 @@ class RunDir:
 
     def unclaim(self) -> None:
         """Take back what a start wrote, the claim last; the work tree beside it is not ours."""
-        for name in (".exit.slot", "spec.json", "started.json", "hb", "out", "err", "claim"):
+        for name in (".exit.slot", "spec.json", "started.json", "hb", "released", "out", "err", "claim"):
             try:
                 os.unlink(self.at(name))
             except OSError:
@@ -405,8 +409,9 @@ def prepare(run: RunDir, order: Json) -> int:
     for name in ("out", "err"):
         os.close(os.open(run.at(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     run.write("spec.json", {name: order[name] for name in order if name != "files"})
-    with open(run.at("hb"), "wb") as file:
-        file.write(b" " * RECORD_BYTES)
+    for name in ("hb", "released"):
+        with open(run.at(name), "wb") as file:
+            file.write(b" " * RECORD_BYTES)
     return lock
 
 
@@ -809,6 +814,8 @@ class Followed:
         self.told_at = 0.0
         self.state: tuple[str, str] = ("starting", "")
         self.looked_at = 0.0
+        self.gone: Json = {}
+        self.gone_at = 0
         self.cancel = False
 
     def turn(self, now: float) -> bool:
@@ -827,6 +834,21 @@ class Followed:
         send({"k": "end", "why": why, "exit": self.run.read("exit.json"), **self.key, **self._vital(now)})
         return False
 
+    def _gone(self) -> Json:
+        try:
+            written = os.stat(self.run.at("released")).st_mtime_ns
+        except OSError:
+            return {}
+        if written != self.gone_at:
+            self.gone_at, self.gone = written, released(self.run)
+        return self.gone
+
+    def release(self, safe: Json) -> None:
+        try:
+            release(self.run, {name: min(safe[name], self.offsets[name]) for name in self.offsets})
+        except OSError:
+            return  # without room for the record nothing is given back
+
     def _look(self, now: float) -> None:
         ended = os.path.exists(self.run.at("exit.json"))
         if ended or now - self.looked_at >= (0.1 if self.state[0] == "starting" else 1.0):
@@ -843,18 +865,62 @@ class Followed:
         return {"started": started, "hb": beat if "age_s" in beat else None}
 
     def _copy(self, name: str) -> int:
+        at = self.offsets[name]
         try:
             fd = os.open(self.run.at(name), os.O_RDONLY)
         except OSError:
             return 0
         try:
-            data = os.pread(fd, CHUNK_BYTES, self.offsets[name])
+            data = os.pread(fd, CHUNK_BYTES, at)
         finally:
             os.close(fd)
-        if data:
-            send({"k": "d", "s": name, "o": self.offsets[name], "n": len(data), **self.key}, data)
+        gone = self._gone().get(name, 0) if data else 0  # after the read: the record comes before the hole
+        if KEPT_HEAD_BYTES <= at < gone:
+            send({"k": "gone", "s": name, "o": at, "from": gone, **self.key})
+            self.offsets[name] = gone
+        elif data:
+            data = data[: KEPT_HEAD_BYTES - at] if at < KEPT_HEAD_BYTES < gone else data
+            send({"k": "d", "s": name, "o": at, "n": len(data), **self.key}, data)
             self.offsets[name] += len(data)
         return len(data)
+
+
+def released(run: RunDir) -> Json:
+    """Stream -> where its log begins again after the head that is kept; what lies between is on no disk here."""
+    return run.read("released") or {}
+
+
+def release(run: RunDir, safe: Json) -> None:
+    """Give back the room of what its controller has safe on its own disk, but for head and tail.
+
+    Sizes stay offsets: the file keeps its length. Recorded first, so that no
+    reader takes a hole for output.
+    """
+    before = released(run)
+    until = {name: (safe[name] - KEPT_TAIL_BYTES) // RECORD_BYTES * RECORD_BYTES for name in ("out", "err")}
+    begin = {name: before.get(name, KEPT_HEAD_BYTES) for name in until}
+    going = [name for name in until if until[name] - begin[name] >= RELEASE_BYTES]
+    if going and punch(run.at("out"), BEYOND, BEYOND + RECORD_BYTES):  # changes nothing: can holes be made there?
+        overwrite(run.at("released"), {**before, **{name: until[name] for name in going}}, lasting=True)
+        for name in going:
+            punch(run.at(name), begin[name], until[name])
+
+
+def punch(path: str, begin: int, end: int) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None).fallocate64
+    except (ImportError, AttributeError):
+        return False
+    fd = os.open(path, os.O_RDWR)
+    try:
+        mode = 0x1 | 0x2  # FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+        return bool(call(fd, mode, ctypes.c_longlong(begin), ctypes.c_longlong(end - begin)) == 0)
+    finally:
+        os.close(fd)
 
 
 def send(frame: Json, data: bytes = b"") -> None:
@@ -986,6 +1052,10 @@ def obey(command: Json, followed: dict[str, Followed], samplings: dict[int, Samp
         followed.pop(run_id, None)
     elif kind == "signal" and run_id in followed:
         followed[run_id].cancel = True
+    elif kind == "ping":
+        for each in command.get("safe", ()):
+            if each["r"] in followed:
+                followed[each["r"]].release(each)
     elif kind == "sample":
         look_at(command, samplings)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from overnight.collected import Collected
 from overnight.failures import BadInput, HostError
-from overnight.git import GitError, Repo, bare
-from overnight.handle import RunHandle
+from overnight.follow import LinkState
+from overnight.git import GitError, Repo
 from overnight.harnesses.protocol import Harness
 from overnight.ledger import Ledger
 from overnight.lockfile import load as load_lock
@@ -22,9 +21,25 @@ from overnight.plan import Planner, RunPlan
 from overnight.report import RunReport
 from overnight.spec import HostSpec
 from overnight.station import Station
-from overnight.workspace import home_of, mirror_name
+from overnight.workspace import mirror_name
 
 _CHECK = ".verify"
+_IN_USE = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run directory tells of its task.
+
+    `asks` is how its last argument begins, which is the instruction. `commits`
+    are those of `branch`, or of a detached HEAD, beyond the base; None where
+    they cannot be counted.
+    """
+
+    asks: str = ""
+    providers: tuple[str, ...] = ()
+    branch: str | None = None
+    commits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,8 @@ class Found:
 
     `state` is the supervisor's word: absent (nothing was started), starting,
     running, orphaned (its supervisor died, its processes live), finished, lost.
-    `base_sha` and `mirror` are None when no mirror keeps a commit for it.
+    `base_sha` and `mirror` are None when no mirror keeps a commit for it. `trace`
+    is None unless it was asked for.
     """
 
     run_id: str
@@ -44,10 +60,20 @@ class Found:
     ended_s: float | None
     base_sha: str | None = None
     mirror: str | None = None
+    trace: Trace | None = None
 
     @property
     def lives(self) -> bool:
         return self.state in ("starting", "running", "orphaned")
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A mirror that keeps no run's base, or a supervisor of another version, by its name below the root there."""
+
+    name: str
+    bytes: int
+    idle_s: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,7 @@ class Place:
     station: Station
     root: str = ""
     found: tuple[Found, ...] = ()
+    spare: tuple[Spare, ...] = ()
     failure: HostError | None = None
 
     def folder(self, run_id: str) -> str:
@@ -66,7 +93,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one run directory, and why. `bytes` are those that go."""
+    """What becomes of one run directory, and why. `bytes` are those that go.
+
+    What is no run, of a host or of this machine, has its path for a `run_id`.
+    """
 
     host: str
     run_id: str
@@ -106,28 +136,35 @@ def _machine(spec: HostSpec) -> tuple[Any, ...]:
     return spec.kind, spec.address, spec.port, spec.user, spec.directory
 
 
-def look(machines: Mapping[str, HostSpec]) -> list[Place]:
+def look(
+    machines: Mapping[str, HostSpec], *, traced: bool = False, tell: Callable[[LinkState], None] = lambda _: None
+) -> list[Place]:
     """Ask every host what lies there, all at once. A host that is not heard is a place with a failure.
 
     Close the stations.
+
+    Args:
+        traced: Ask also what each run is about.
+        tell: Told by whoever follows runs of a place later, when its host is heard again or no more.
     """
     with ThreadPoolExecutor(max(1, len(machines))) as pool:
-        return list(pool.map(lambda each: _look(*each), machines.items()))
+        return list(pool.map(lambda each: _look(each[0], each[1], traced, tell), machines.items()))
 
 
-def _look(name: str, spec: HostSpec) -> Place:
-    station = Station(name, spec, lambda _: None)
+def _look(name: str, spec: HostSpec, traced: bool, tell: Callable[[LinkState], None]) -> Place:
+    station = Station(name, spec, tell)
     try:
         root = station.remote.install().root
-        answer = station.remote.inventory()
+        answer = station.remote.inventory(traced=traced)
     except HostError as error:
         return Place(name, station, failure=error)
     pins = answer["pins"]
-    found = [Found(**run, **pins.pop(run["run_id"], {})) for run in answer["runs"]]
+    traces = {run["run_id"]: Trace(**run.pop("trace")) for run in answer["runs"] if "trace" in run}
+    found = [Found(**run, **pins.pop(run["run_id"], {}), trace=traces.get(run["run_id"])) for run in answer["runs"]]
     found += [
         Found(run_id, "absent", "only its base commit is kept", 0, None, None, **pin) for run_id, pin in pins.items()
     ]
-    return Place(name, station, root, tuple(found))
+    return Place(name, station, root, tuple(found), tuple(Spare(**each) for each in answer["spare"]))
 
 
 def unknown(place: Place, known: Mapping[str, Entry]) -> list[Found]:
@@ -147,14 +184,6 @@ def there(place: Place, run_id: str) -> Found:
     return next((each for each in place.found if each.run_id == run_id), none)
 
 
-def _owner(run_id: str) -> str:
-    """The run whose check this is, else itself."""
-    return run_id.removesuffix(_CHECK)
-
-
-# --- adopting ---
-
-
 def repositories(batches: Iterable[Ledger], harnesses: Mapping[str, Harness]) -> dict[str, RunPlan]:
     """Folder name of a mirror -> the plan of some task of that repository, which says where its commits belong."""
     found: dict[str, RunPlan] = {}
@@ -170,30 +199,9 @@ def repositories(batches: Iterable[Ledger], harnesses: Mapping[str, Harness]) ->
     return found
 
 
-def adopt(place: Place, found: Found, like: RunPlan, state: Path, search_path: str) -> Collected:
-    """Bring home what an unknown run committed, as `refs/overnight/adopted/RUN_ID/...`. No branch is touched.
-
-    Reads beside the run, in a folder that its own controller does not use.
-
-    Args:
-        like: A plan of the same repository.
-
-    Raises:
-        CollectError: with the place where the work still lies.
-        HostError: the connection failed.
-    """
-    plan = replace(like, run_id=f"adopted/{found.run_id}", branch="", approve=True)
-    folder = place.folder(found.run_id)
-    handle = RunHandle(
-        run_id=plan.run_id,
-        host=place.name,
-        run_dir=f"{folder}/adopted",
-        work_dir=f"{folder}/work",
-        base_sha=found.base_sha or "",
-        started_at=datetime.now().astimezone() - timedelta(seconds=found.started_s or 0),
-    )
-    repo, own = home_of(like, state, search_path)
-    return place.station.workspaces.collect(plan, handle, repo if own else bare(repo.path, repo.search_path))
+def _owner(run_id: str) -> str:
+    """The run whose check this is, else itself."""
+    return run_id.removesuffix(_CHECK)
 
 
 # --- removing ---
@@ -221,7 +229,14 @@ def judge(place: Place, known: Mapping[str, Entry], keep: timedelta, now: dateti
             why = why or (f"younger than {keep.total_seconds() / 86400:g} days" if young else "")
         gone = 0 if why else each.bytes
         made.append(Verdict(place.name, each.run_id, gone, "kept" if why else "may go", why or _reason(entry)))
-    return made
+    return made + [_spared(place, each, keep) for each in place.spare]
+
+
+def _spared(place: Place, spare: Spare, keep: timedelta) -> Verdict:
+    """A day at least: somebody may be about to begin a run with it."""
+    if timedelta(seconds=spare.idle_s) < max(keep, _IN_USE):
+        return Verdict(place.name, spare.name, 0, "kept", "no run needs it now; it was used not long ago")
+    return Verdict(place.name, spare.name, spare.bytes, "may go", "no run needs it")
 
 
 def _needed(entry: Entry, found: Found, search_path: str) -> str:
@@ -264,8 +279,11 @@ def remove(place: Place, verdicts: Sequence[Verdict]) -> list[Verdict]:
     going = [each.run_id for each in verdicts if each.verdict == "may go"]
     if not going:
         return list(verdicts)
+    spare = {each.name for each in place.spare} & set(going)
+    runs = [run_id for run_id in going if run_id not in spare]
     try:
-        answers = {answer["run_id"]: answer for answer in place.station.remote.inventory(going)["removed"]}
+        told = place.station.remote.inventory(runs, sorted(spare))
+        answers = {answer["run_id"]: answer for answer in told["removed"]}
     except HostError as error:
         problem = {"bytes": 0, "problem": error.failure.brief}
         answers = dict.fromkeys(going, problem)

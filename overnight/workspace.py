@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 from overnight.collected import Collected, Leftovers
 from overnight.failures import CollectError, Evidence, FailureKind, WorkspaceError, fail
@@ -22,7 +23,8 @@ from overnight.git import GitError, Repo
 from overnight.handle import RunHandle
 from overnight.plan import RunPlan
 from overnight.remote import Done, Remote
-from overnight.spec import is_url
+from overnight.room import check_room
+from overnight.spec import Limits, is_url
 
 _K = FailureKind
 _GIT_ENV = {
@@ -49,6 +51,7 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 set -e
 git -C "$1" for-each-ref --format='%(objectname) %(refname)'
+df -Pk "$1" | awk 'END {printf "%.0f free\\n", $4 * 1024}'
 """
 # protocol.allow=never first: a URL such as ext:: would run a command
 _FETCH = """
@@ -112,6 +115,25 @@ git --git-dir="$1" diff-tree -r --no-renames --name-only -z "$2" "$3"
 """
 
 
+class Origin(Protocol):
+    """What collecting must know of a run."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def batch_id(self) -> str: ...
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def branch(self) -> str: ...
+    @property
+    def approve(self) -> bool: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def names(self) -> Mapping[str, str]: ...
+
+
 class Workspaces:
     """Workspaces of one host."""
 
@@ -120,23 +142,24 @@ class Workspaces:
         self._lock = threading.Lock()
         self._mirrors: dict[str, threading.Lock] = {}
 
-    def prepare(self, plan: RunPlan, repo: Repo | None, run_dir: str) -> tuple[str, str]:
+    def prepare(self, plan: RunPlan, repo: Repo | None, run_dir: str, floor_bytes: int = 0) -> tuple[str, str]:
         """Make the run's clone; again on an existing one changes nothing.
 
         Args:
             repo: The repository on this machine, or None when `plan.repo` is a URL.
+            floor_bytes: With less free there, nothing is begun.
 
         Returns:
             Work directory on the host, and the base commit.
 
         Raises:
             WorkspaceError: with what git said.
-            HostError: the connection failed.
+            HostError: the connection failed, or there is no room.
         """
         mirror = f"{self._remote.install().root}/mirrors/{mirror_name(plan.repo)}.git"
         pin, work = f"refs/overnight/base/{plan.run_id}", f"{run_dir}/work"
         with self._mirror(mirror):
-            base = self._bring_base(plan, repo, mirror, pin)
+            base = self._bring_base(plan, repo, mirror, pin, floor_bytes)
         ends = "\n".join(repo.shallow() if repo else [])
         self._sh("clone", _CLONE, mirror, work, plan.branch, base, pin, ends, timeout_s=_LONG_S)
         return work, base
@@ -146,11 +169,13 @@ class Workspaces:
         with self._lock:
             return self._mirrors.setdefault(mirror, threading.Lock())
 
-    def _bring_base(self, plan: RunPlan, repo: Repo | None, mirror: str, pin: str) -> str:
+    def _bring_base(self, plan: RunPlan, repo: Repo | None, mirror: str, pin: str, floor_bytes: int) -> str:
         """Put the base commit into the mirror; returns it. `pin` is the ref that will keep it for this run."""
         pins = _refs(self._sh("mirror", _MIRROR, mirror).out.decode())
-        if pin in pins:  # from an earlier start of this very run, whose clone may exist
+        free = int(pins.pop("free"))
+        if pin in pins:  # from an earlier start of this very run, which may live
             return pins[pin]
+        check_room(free, floor_bytes, plan.route.host)
         if repo is None:
             return self._fetch(mirror, plan, pin)
         base = plan.base_sha or repo.resolve(plan.base)
@@ -158,7 +183,7 @@ class Workspaces:
             self._push(repo, mirror, base, repo.having(sorted(set(pins.values()))))
         return base
 
-    def collect(self, plan: RunPlan, handle: RunHandle, repo: Repo) -> Collected:
+    def collect(self, plan: Origin, handle: RunHandle, repo: Repo) -> Collected:
         """Bring home what the run committed and what it left lying, as refs under `refs/overnight/<run_id>/`.
 
         Nothing is checked out and no file of the agent's is executed. Idempotent.
@@ -172,7 +197,7 @@ class Workspaces:
         except (GitError, WorkspaceError, OSError) as error:  # OSError: the disk here is full, or not ours to write
             lies = Evidence(source="host", seen=f"the work lies in {handle.work_dir}", where=handle.host)
             seen = Evidence(source="git", seen=str(error))
-            raise CollectError(fail(_K.COLLECT_FAILED, seen, lies, names=plan.route.names)) from error
+            raise CollectError(fail(_K.COLLECT_FAILED, seen, lies, names=plan.names)) from error
 
     def fresh_clone(self, handle: RunHandle, tip: str, place: str) -> str:
         """A clone of a run's commit at `place`, with none of the run's configuration; again changes nothing.
@@ -182,7 +207,7 @@ class Workspaces:
         self._sh("clone", _FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
         return place
 
-    def _collect(self, plan: RunPlan, handle: RunHandle, repo: Repo) -> Collected:
+    def _collect(self, plan: Origin, handle: RunHandle, repo: Repo) -> Collected:
         base, borrowed = handle.base_sha, f"{handle.run_dir}/collect.git"
         message = f"Uncommitted work of {plan.run_id}"
         read = self._sh("read", _READ, handle.work_dir, borrowed, base, message, timeout_s=_LONG_S)
@@ -209,14 +234,14 @@ class Workspaces:
         named = {"branch": plan.branch} if branched else {"others": {**refs, **heads}}
         return found.model_copy(update={**counted, **named})
 
-    def _bring(self, plan: RunPlan, repo: Repo, borrowed: str, tips: list[str], base: str) -> None:
+    def _bring(self, plan: Origin, repo: Repo, borrowed: str, tips: list[str], base: str) -> None:
         """Fetch what `tips` hold beyond `base`; all they hold when the base is not at home (first run of a URL)."""
         wanted = [sha for sha in dict.fromkeys(tips) if sha != base]
         if wanted:
             repo.take_pack(self._pull(borrowed, wanted, repo.having([base])), plan.limits.max_collect_bytes)
 
     def _leftovers(
-        self, plan: RunPlan, handle: RunHandle, repo: Repo, between: tuple[str, str], missed: tuple[str, ...]
+        self, plan: Origin, handle: RunHandle, repo: Repo, between: tuple[str, str], missed: tuple[str, ...]
     ) -> Leftovers:
         """Bring the uncommitted work after the commits, in a pack of its own: too much of it must not cost them."""
         borrowed, ref = f"{handle.run_dir}/collect.git", f"refs/overnight/{plan.run_id}/wip"

@@ -63,7 +63,18 @@ def test_refuses_by_field(field: str, value: object) -> None:
 
 def test_the_form_explains_each_field_in_order() -> None:
     fields = SSHHost.model_json_schema()["properties"]
-    order = ["address", "port", "user", "key_file", "host_key", "slots", "path", "python", "directory"]
+    order = [
+        "address",
+        "port",
+        "user",
+        "key_file",
+        "host_key",
+        "slots",
+        "path",
+        "python",
+        "directory",
+        "min_free_bytes",
+    ]
     assert sorted(fields, key=lambda name: fields[name]["position"]) == order
     assert all(field["description"] for field in fields.values())
     assert SSHHost.get_block_type_slug() == "ssh-host"

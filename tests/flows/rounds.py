@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.flows.small import Small
@@ -21,8 +22,19 @@ def waits_for(here: Small, name: str) -> str:
 
 def command(here: Small, module: str, *args: object, cwd: Path = ROOT, **env: str) -> Done:
     """`python -m MODULE ARGS --state ...` to its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, args), "--state", str(here.state)],
+    return finished(_started(here, [sys.executable, "-m", module], args, cwd, env))
+
+
+def overnight(here: Small, *args: object, **env: str) -> Done:
+    """`overnight ARGS --state ...` to its end."""
+    return finished(_started(here, [str(Path(sys.executable).with_name("overnight"))], args, ROOT, env))
+
+
+def _started(
+    here: Small, program: list[str], args: Sequence[object], cwd: Path, env: Mapping[str, str]
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*program, *map(str, args), "--state", str(here.state)],
         preexec_fn=heed_signals,
         cwd=cwd,
         env={**here.env, **env},
@@ -31,4 +43,3 @@ def command(here: Small, module: str, *args: object, cwd: Path = ROOT, **env: st
         stderr=subprocess.PIPE,
         text=True,
     )
-    return finished(process)

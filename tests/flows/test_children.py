@@ -31,7 +31,7 @@ def children() -> Children:
 
 
 def night() -> Night:
-    return cast(Night, type("Night", (), {"interrupt": None})())
+    return cast(Night, type("Night", (), {"interrupt": None, "wish": lambda *_: None})())
 
 
 async def test_a_fault_of_the_watcher_ends_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ async def test_a_fault_of_the_watcher_ends_the_waiting(monkeypatch: pytest.Monke
     mine = children()
     with pytest.raises(LookupError, match="ours"):
         async with asyncio.timeout(60), mine.watched(night()):
-            await mine._ended(FlowRun(id=uuid4(), flow_id=uuid4()), AsyncExitStack())
+            await mine._ended("a", FlowRun(id=uuid4(), flow_id=uuid4()), AsyncExitStack())
 
 
 async def test_a_flow_run_that_waits_for_a_person_leaves_its_place_to_others() -> None:
@@ -50,7 +50,7 @@ async def test_a_flow_run_that_waits_for_a_person_leaves_its_place_to_others() -
     run = FlowRun(id=uuid4(), flow_id=uuid4(), state=Running())
     async with AsyncExitStack() as slots:
         await slots.enter_async_context(place)
-        waiting = asyncio.ensure_future(mine._ended(run, slots))
+        waiting = asyncio.ensure_future(mine._ended("a", run, slots))
         await asyncio.sleep(0)  # it begins to wait
         server = Server(run)
         await mine._look(cast(PrefectClient, server), night())

@@ -63,9 +63,11 @@ def end_all(folder: Path) -> None:
 class Watching:
     """A run being watched, and what was told of it."""
 
-    def __init__(self, follower: Follower, run_id: str, folder: Path, secrets: tuple[bytes, ...] = ()) -> None:
+    def __init__(
+        self, follower: Follower, run_id: str, folder: Path, secrets: tuple[bytes, ...] = (), *, owns: bool = False
+    ) -> None:
         self.events: queue.Queue[RunEvent] = queue.Queue()
-        self.copy = RunCopy(folder / run_id, secrets)
+        self.copy = RunCopy(folder / run_id, secrets, owns=owns)
         self.told: list[RunEvent] = []
         follower.watch(run_id, self.copy, self.events.put)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from overnight import past, sweep
+from overnight.adopt import adopt
 from overnight.collected import Leftovers
 from overnight.harnesses import HARNESSES
 from overnight.hosts.local import LocalHost
@@ -21,6 +22,7 @@ from overnight.remote import Remote
 from overnight.report import RunReport
 from overnight.spec import HostSpec
 from overnight.sweep import Found, Place, Verdict
+from overnight.workspace import home_of
 from tests.overnight.following import shell
 from tests.overnight.nights import SEARCH_PATH, Evening, carry_out, git, script
 from tests.sshd import wait_until
@@ -149,7 +151,7 @@ def test_an_unknown_run_is_brought_home_once_its_repository_is_known(decided: tu
         found = next(e for e in sweep.unknown(place, sweep.known_runs(evening.state)) if e.run_id == run.run_id)
         assert found.mirror is not None
         for _ in range(2):
-            got = sweep.adopt(place, found, like[found.mirror], evening.state, SEARCH_PATH)
+            got = adopt(place, found, home_of(like[found.mirror], evening.state, SEARCH_PATH)[0])
             assert list(got.others) == [f"refs/overnight/adopted/{run.run_id}/head"]
             assert [commit.subject for commit in got.commits] == ["x"]
     assert git(Path(evening.repo), "branch", "--list", "overnight/*") == ""
@@ -216,7 +218,7 @@ class TestInventory:
         noisy.write_text(f'#!/bin/sh\necho Welcome!\nexec {sys.executable} "$@"\n')
         noisy.chmod(0o755)
         remote = Remote(LocalHost(home=tmp_path), python=str(noisy))
-        assert remote.inventory() == {"runs": [], "pins": {}}
+        assert remote.inventory() == {"runs": [], "pins": {}, "spare": []}
         remote.close()
 
 

@@ -161,6 +161,7 @@ def _hosts(
             host_key=host.host_key,
             slots=100,
             path=(*first, str(agents), python),
+            min_free_bytes=0,  # a small disk is there to be filled
         )
     return hosts, host_of
 
