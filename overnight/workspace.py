@@ -12,7 +12,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -63,14 +63,18 @@ git -C "$1" rev-parse --verify "$4^{commit}"
 """
 _CLONE = """
 set -e
-if [ -e "$2/.git/overnight-ready" ]; then exit 0; fi
-git -C "$1" update-ref "$5" "$4"
+age=begun  # pinned by an earlier start of this very run
+base=$(git -C "$1" rev-parse -q --verify "$5") || { base="$4"; age=new; }
+free=$(df -Pk "$1" | awk 'END {printf "%.0f", $4 * 1024}')
+echo "$base $free $age"
+if [ -e "$2/.git/overnight-ready" ] || { [ $age = new ] && [ "$free" -lt "$7" ]; }; then exit 0; fi
+git -C "$1" update-ref "$5" "$base"
 rm -rf "$2"
 git -c core.hooksPath=/dev/null clone -q --shared --no-checkout --template= "$1" "$2"
 cd "$2"
 git remote remove origin
 [ -z "$6" ] || printf '%s\\n' "$6" > .git/shallow
-git -c core.hooksPath=/dev/null checkout -q -b "$3" "$4"
+git -c core.hooksPath=/dev/null checkout -q -b "$3" "$base"
 : > .git/overnight-ready
 """
 _FRESH = """
@@ -141,6 +145,7 @@ class Workspaces:
         self._remote = remote
         self._lock = threading.Lock()
         self._mirrors: dict[str, threading.Lock] = {}
+        self._sent: set[tuple[str, str]] = set()
 
     def prepare(self, plan: RunPlan, repo: Repo | None, run_dir: str, floor_bytes: int = 0) -> tuple[str, str]:
         """Make the run's clone; again on an existing one changes nothing.
@@ -158,11 +163,23 @@ class Workspaces:
         """
         mirror = f"{self._remote.install().root}/mirrors/{mirror_name(plan.repo)}.git"
         pin, work = f"refs/overnight/base/{plan.run_id}", f"{run_dir}/work"
+        ends = "\n".join(repo.shallow() if repo else [])
+        with suppress(WorkspaceError):  # what was cleaned up there meanwhile is brought anew
+            if repo is not None and (mirror, base := plan.base_sha or repo.resolve(plan.base)) in self._sent:
+                return work, self._clone(plan, mirror, work, base, pin, ends, floor_bytes)
         with self._mirror(mirror):
             base = self._bring_base(plan, repo, mirror, pin, floor_bytes)
-        ends = "\n".join(repo.shallow() if repo else [])
-        self._sh("clone", _CLONE, mirror, work, plan.branch, base, pin, ends, timeout_s=_LONG_S)
+        base = self._clone(plan, mirror, work, base, pin, ends, floor_bytes)
+        self._sent.add((mirror, base))
         return work, base
+
+    def _clone(self, plan: RunPlan, mirror: str, work: str, base: str, pin: str, ends: str, floor_bytes: int) -> str:
+        """Make the clone, or leave the one that is there; the base it was made from."""
+        words = (mirror, work, plan.branch, base, pin, ends, str(floor_bytes))
+        base, free, age = self._sh("clone", _CLONE, *words, timeout_s=_LONG_S).out.decode().split()
+        if age == "new":
+            check_room(int(free), floor_bytes, plan.route.host)
+        return base
 
     def _mirror(self, mirror: str) -> threading.Lock:
         """One at a time per mirror: twenty tasks with one base must send it once."""

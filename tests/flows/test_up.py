@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -22,6 +23,8 @@ import psutil
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.events.clients import PrefectEventSubscriber
+from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments.automations import automate, crashed_runs
@@ -217,20 +220,29 @@ def test_a_flow_run_whose_process_was_killed_is_marked_crashed(house: House) -> 
     server = house.server
     with SyncPrefectClient(server.api_url, auth_string=server.auth) as client:
         assert automate(client, crashed_runs(10.0)).endswith("updated")
-    stuck = subprocess.Popen(
-        [sys.executable, "-c", _KILLED],
-        env=server.environment({**house.world.env, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert stuck.stdout is not None
-    with stuck, stuck.stdout:
-        run = stuck.stdout.readline().strip()
-        heard = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
-        waited(lambda: house.asked("/events/filter", filter=heard)["events"], "no heartbeat")
-        stuck.kill()
+    run = asyncio.run(_killed_after_a_heartbeat(house))
     state = waited(lambda: _crashed(house, run), "never marked")
     assert "press Retry, or start it again with resume" in state["message"]
+    assert house.asked("/events/filter", filter={})["events"] == [], "the automation heard what is not kept"
+
+
+async def _killed_after_a_heartbeat(house: House) -> str:
+    """The flow run of a process that is gone. The server keeps no event, so somebody must listen."""
+    server = house.server
+    heartbeats = EventFilter(event=EventNameFilter(name=["prefect.flow-run.heartbeat"]))
+    env = server.environment({**house.world.env, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"})
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth}):
+        async with PrefectEventSubscriber(filter=heartbeats) as heard:
+            argv = [sys.executable, "-c", _KILLED]
+            stuck = await asyncio.create_subprocess_exec(*argv, env=env, stdout=asyncio.subprocess.PIPE)
+            assert stuck.stdout is not None
+            run = (await stuck.stdout.readline()).decode().strip()
+            async with asyncio.timeout(60):
+                while (await anext(heard)).resource.id != f"prefect.flow-run.{run}":
+                    pass
+            stuck.kill()
+            await stuck.wait()
+    return run
 
 
 def _crashed(house: House, run: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -62,6 +63,24 @@ def test_many_at_once_send_the_base_once(desk: Desk, desk_remote: Remote) -> Non
     assert {handle.base_sha for handle in found} == {desk.repo.resolve("main")}
     mirror = Path(desk_remote.install().root, "mirrors", f"{mirror_name(str(desk.repo.path))}.git")
     assert len(list((mirror / "objects" / "pack").glob("*.pack"))) == 1
+
+
+@pytest.mark.full
+def test_a_mirror_that_is_cleaned_up_between_two_runs_is_made_anew(desk: Desk, desk_remote: Remote) -> None:
+    _, first = desk.prepare()
+    shutil.rmtree(Path(desk_remote.install().root, "mirrors"))
+    work, second = desk.prepare(plan_of(str(desk.repo.path), task="t2"))
+    assert second.base_sha == first.base_sha
+    assert git(work, "rev-parse", "HEAD") == first.base_sha
+
+
+@pytest.mark.full
+def test_a_base_that_other_runs_have_brought_does_not_move_the_one_a_run_began_on(desk: Desk) -> None:
+    work, first = desk.prepare()
+    commit(desk.repo.path, "meanwhile.txt")
+    desk.prepare(plan_of(str(desk.repo.path), task="t2"))
+    again, second = desk.prepare()
+    assert (again, second.base_sha) == (work, first.base_sha)
 
 
 @pytest.mark.full
