@@ -23,6 +23,8 @@ from flows.state import state_directory
 from flows.tables import show
 from flows.terminal import print_json
 from overnight import past, sweep
+from overnight.alarm import sounded
+from overnight.attribution import attributed
 from overnight.failures import BadInput, CollectError, Evidence, FailureError, FailureKind, HostError, fail
 from overnight.handle import RunHandle
 from overnight.harnesses import HARNESSES
@@ -208,6 +210,8 @@ def _report(night: Night, started_at: datetime) -> BatchReport:
         routes=before.routes if before else tuple(r.model_copy(update={"preflight_s": None}) for r in night.routes()),
         runs=runs,
         counts=count(runs),
+        attribution=attributed(runs),
+        alarm=sounded(runs),
     )
 
 

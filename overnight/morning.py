@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from overnight.failures import Failure
+from overnight.firstlines import slices, weighed
 from overnight.report import BatchReport, RouteReport, RunReport, Verify, last_attempts
 
 
@@ -51,6 +52,7 @@ def markdown(report: BatchReport) -> str:
         "",
         f"Batch `{report.batch_id}`, {report.started_at:%Y-%m-%d %H:%M} UTC, {lasted:.0f} s.",
         "",
+        *_weighed(report),
         "## Routes",
         "",
         *[_route_line(route) for route in report.routes],
@@ -60,6 +62,14 @@ def markdown(report: BatchReport) -> str:
         "",
     ]
     return "\n".join(lines) + "\n".join(run_markdown(run) for run in report.runs)
+
+
+def _weighed(report: BatchReport) -> list[str]:
+    lines = [f"- {words}" for words in weighed(report)]
+    if report.attribution and (found := slices(report.attribution)):
+        lines += ["", "| | | succeeded | without proven failures of others |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(row)} |" for row in found]
+    return [*lines, ""] if lines else []
 
 
 def run_markdown(run: RunReport) -> str:
@@ -102,7 +112,7 @@ def summary(report: BatchReport, directory: Path, pages: str | None) -> str:
         directory: The batch's folder in the state directory.
         pages: Command that opens the Prefect pages of this night again; None where they need none.
     """
-    lines = ["", headline(report)]
+    lines = ["", headline(report), *(f"  {words}" for words in weighed(report))]
     for route in report.routes:
         if route.failure is not None:
             lines.append(f"  route {route.state}: {route.harness} on {route.host}, {route.model} of {route.provider}")

@@ -26,6 +26,7 @@ from overnight.monitor import watched
 from overnight.morning import many
 from overnight.plan import Planner, RunPlan
 from overnight.preflight import QUESTION, Checked, Question, check, reprobes
+from overnight.redact import fingerprint
 from overnight.report import RouteReport, RunReport, State, Verify
 from overnight.route import Route
 from overnight.spec import BatchSpec, TaskSpec
@@ -70,6 +71,7 @@ class Night:
         self.search_path = search_path
         self._lock = threading.Lock()
         self._keys: dict[str, str] = {}
+        self._fingerprints: dict[str, str] = {}
         used = {route.host for route in batch.routes}
         self.stations = {n: Station(n, s, self._link(n)) for n, s in batch.hosts.items() if n in used}
 
@@ -279,7 +281,15 @@ class Night:
         return self._report(plan, stages, state_after(failure), failure).model_copy(update={"left_running": True})
 
     def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
-        return run_report(plan, stages, state, failure, str(self.ledger.run_dir(plan.run_id)))
+        log, credential = str(self.ledger.run_dir(plan.run_id)), self._fingerprint(plan.route.provider)
+        return run_report(plan, stages, state, failure, log, credential)
+
+    def _fingerprint(self, provider: str) -> str | None:
+        """That of the key its runs were given; None when none was asked for."""
+        with self._lock:
+            if provider not in self._fingerprints and provider in self._keys:
+                self._fingerprints[provider] = fingerprint(self._keys[provider], self.ledger.batch_id)
+            return self._fingerprints.get(provider)
 
     def decide(self, run: RunReport) -> None:
         """Write an attempt's outcome down. From here on it is never run again."""

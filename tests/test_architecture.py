@@ -19,7 +19,23 @@ GROUPS = (
     ("failures", "env", "sample", "events", "inventory", "sampler", "facts", "harnessentry", "traps", "lockplace"),
     ("lockfile", "route", "handle", "keyshape", "redact"),
     ("layers", "routeenv", "wire", "spec", "transcript", "yamlfile"),
-    ("plan", "batchfile", "form", "silence", "stop", "outcome", "collected", "report", "morning", "ledger", "past"),
+    (
+        "plan",
+        "batchfile",
+        "form",
+        "silence",
+        "stop",
+        "outcome",
+        "collected",
+        "report",
+        "exact",
+        "attribution",
+        "alarm",
+        "firstlines",
+        "morning",
+        "ledger",
+        "past",
+    ),
     ("harnesses", "hosts", "git", "probe", "keycheck", "soundness", "envtext", "explain", "lockdiff", "launchers"),
     (
         "order",
@@ -52,6 +68,8 @@ ONLY_IN = {
     "uvicorn": ("overnight/rehearsal/",),
     "starlette": ("overnight/rehearsal/",),
     "httpx": ("overnight/probe.py", "overnight/rehearsal/", "tasks/pages.py", "flows/private_server.py"),
+    "scipy": ("overnight/exact.py",),
+    "jinja2": ("overnight/page.py",),
     "prefect": ("blocks/", "tasks/", "flows/", "deployments/"),
 }
 LINES, FUNCTION_LINES = 350, 60
