@@ -82,6 +82,7 @@ async def carry_out(
                 routes=night.routes(),
                 runs=runs,
                 counts=count(runs),
+                source=spec.source,
                 attribution=attributed(runs),
                 alarm=sounded(runs),
                 kills=kills(runs),

@@ -210,6 +210,7 @@ def _report(night: Night, started_at: datetime) -> BatchReport:
         routes=before.routes if before else tuple(r.model_copy(update={"preflight_s": None}) for r in night.routes()),
         runs=runs,
         counts=count(runs),
+        source=night.batch.source,
         attribution=attributed(runs),
         alarm=sounded(runs),
     )

@@ -1,8 +1,79 @@
-"""What a morning says first, in whatever form: whose success rate it is, and whether something splits it."""
+"""What a morning says first: what came home, what did not and who must act, whose success rate it is."""
 
 from __future__ import annotations
 
-from overnight.report import Alarm, Attribution, BatchReport, Share, Split
+import shlex
+
+from overnight.causes import Cause, again, batch_file, outstanding
+from overnight.report import Alarm, Attribution, BatchReport, RunReport, Share, Split, last_attempts
+
+_IDS = 8
+
+
+def headline(report: BatchReport) -> str:
+    """`tonight: 3 succeeded, 1 failed`."""
+    return f"{report.name}: " + ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
+
+
+def home(report: BatchReport) -> list[RunReport]:
+    """The attempts whose commits are here, whatever became of the check."""
+    return [run for run in last_attempts(report.runs) if run.commits]
+
+
+def came_home(report: BatchReport) -> str:
+    """`came home: 7 commits of 3 tasks on 3 branches`."""
+    found = home(report)
+    if not found:
+        return "came home: nothing"
+    commits, branches = sum(len(run.commits) for run in found), sum(run.branch is not None for run in found)
+    on = f" on {many(branches, 'branch', 'branches')}" if branches else ", on refs of ours"
+    return f"came home: {many(commits, 'commit')} of {many(len(found), 'task')}{on}"
+
+
+def whereabouts(run: RunReport) -> str:
+    """Where the commits of a run are: on its branch, or, when that name was the user's, on refs of ours."""
+    refs = [run.branch] if run.branch else list(run.other_refs)
+    return f"{many(len(run.commits), 'commit')} on {' '.join(refs)} in {run.repo}"
+
+
+def look_at(run: RunReport) -> str:
+    """The command that shows what a run committed."""
+    return f"git -C {shlex.quote(run.repo or '')} log -p {(run.base_sha or '')[:12]}..{run.branch}"
+
+
+def who_must_act(report: BatchReport) -> list[tuple[str, list[str]]]:
+    """What did not succeed: a line a cause, most costly first, with what was seen, the mend, and a command."""
+    return [(_heading(cause), _mending(cause)) for cause in outstanding(report)]
+
+
+def next_start(report: BatchReport) -> str:
+    """How the rest is started anew; empty when there is none."""
+    if not (ids := again(report)):
+        return ""
+    file = batch_file(report)
+    how = f"python -m flows.batch {file}" if file else "the same batch with"
+    return f"{how} --only {','.join(ids)}"
+
+
+def many(count: int, noun: str, plural: str = "") -> str:
+    """`1 commit`, `2 commits`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or f'{noun}s'}"
+
+
+def _heading(cause: Cause) -> str:
+    spent = [f"{cause.seconds:.0f} s of runs"] if cause.seconds else []
+    spent += [f"{cause.usd:.2f} USD"] if cause.usd is not None else []
+    cost = f" ({', '.join(spent)})" if spent else ""
+    return f"{many(len(cause.tasks), 'task')}: {cause.kind}, {cause.meaning}{cost}"
+
+
+def _mending(cause: Cause) -> list[str]:
+    ids = [run.task_id for run in cause.tasks]
+    named = ", ".join(ids[:_IDS]) + (f" and {len(ids) - _IDS} more" if len(ids) > _IDS else "")
+    several = len(cause.seen) > 1
+    seen = [f"seen: {f'{task}: ' if several else ''}{evidence}" for task, evidence in cause.seen]
+    run = [f"run:  {cause.command}"] if cause.command else []
+    return [f"task: {named}", f"acts: {cause.who}", *seen, f"mend: {cause.mend}", *run]
 
 
 def rates(found: Attribution) -> list[str]:
@@ -12,8 +83,8 @@ def rates(found: Attribution) -> list[str]:
         causes = ", ".join(f"{family} {n}" for family, n in found.aside.items())
         aside = sum(found.aside.values())
         lines.append(
-            f"{_of(found.judged)} without the failures proven to be others'{_percent(found.judged)}; "
-            f"set aside: {aside} of {found.failures} failures ({causes}), each with its evidence"
+            f"{_of(found.judged)} with proven infrastructure failures set aside{_percent(found.judged)}: "
+            f"{aside} of {found.failures} failures ({causes}), each with its evidence"
         )
     if found.unknown:
         lines.append(f"cause unknown: {found.unknown} of {found.failures} failures; they count as the model's")
@@ -45,12 +116,14 @@ def sounding(found: Alarm) -> list[str]:
         if not found.can_tell:
             lines.append("But so few ran that no split could have been told from chance: nothing is ruled out.")
     if found.same:
-        lines.append(f"All had the same {_listed(found.same)}, so of these nothing can be said.")
+        lines.append(f"There was one {_listed(found.same)} at most, so of these nothing can be said.")
     rest = found.failures - found.explained
     if found.explained:
         lines.append(f"{found.explained} of {found.failures} failures have a proven cause of their own, named above.")
     if rest:
-        lines.append(f"The {'other ' if found.explained else ''}{_failures(rest)}: consistent with model quality.")
+        lines.append(
+            f"The {'other ' if found.explained else ''}{many(rest, 'failure')}: consistent with model quality."
+        )
     return lines
 
 
@@ -62,7 +135,7 @@ def weighed(report: BatchReport) -> list[str]:
 
 def _split(found: Split, of: Alarm) -> str:
     if found.failures_inside == found.failures:
-        failed = f"all {_failures(found.failures)}"
+        failed = f"all {many(found.failures, 'failure')}"
     else:
         failed = f"{found.failures_inside} of the {found.failures} failures"
     well = f"{found.successes_inside or 'none'} of the {found.successes} successes"
@@ -99,10 +172,6 @@ def _percent(share: Share) -> str:
         return ""
     rate = 100 * share.successes / share.n
     return f" ({rate:.0f} %, 95 % interval {100 * share.low:.0f} to {100 * share.high:.0f} %)"
-
-
-def _failures(n: int) -> str:
-    return f"{n} failure" if n == 1 else f"{n} failures"
 
 
 def _listed(words: tuple[str, ...], last: str = "and") -> str:

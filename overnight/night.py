@@ -30,7 +30,7 @@ from overnight.redact import fingerprint
 from overnight.report import RouteReport, RunReport, State, Verify
 from overnight.route import Route
 from overnight.spec import BatchSpec, TaskSpec
-from overnight.stages import Stages, Watched, diagnose, run_report, starvation, state_after
+from overnight.stages import Stages, Watched, diagnose, never_started, run_report, starvation, state_after
 from overnight.station import Interrupt, Station
 from overnight.verify import verify
 from overnight.watch import Watch
@@ -151,6 +151,7 @@ class Night:
                 except BadInput as error:
                     seen = Evidence(source="keys", seen=f"{error.where}: {error.field} {error.problem}")
                     raise FailureError(fail(FailureKind.KEY_MISSING, seen, remedy=error.mend)) from error
+                self._fingerprints[provider] = fingerprint(self._keys[provider], self.ledger.batch_id)
             return self._keys[provider]
 
     def dispatch(self, plan: RunPlan) -> tuple[RunPlan, RunHandle]:
@@ -281,15 +282,8 @@ class Night:
         return self._report(plan, stages, state_after(failure), failure).model_copy(update={"left_running": True})
 
     def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
-        log, credential = str(self.ledger.run_dir(plan.run_id)), self._fingerprint(plan.route.provider)
+        log, credential = str(self.ledger.run_dir(plan.run_id)), self._fingerprints.get(plan.route.provider)
         return run_report(plan, stages, state, failure, log, credential)
-
-    def _fingerprint(self, provider: str) -> str | None:
-        """That of the key its runs were given; None when none was asked for."""
-        with self._lock:
-            if provider not in self._fingerprints and provider in self._keys:
-                self._fingerprints[provider] = fingerprint(self._keys[provider], self.ledger.batch_id)
-            return self._fingerprints.get(provider)
 
     def decide(self, run: RunReport) -> None:
         """Write an attempt's outcome down. From here on it is never run again."""
@@ -301,7 +295,8 @@ class Night:
     def skipped(self, task: TaskSpec, failure: Failure, state: State = "skipped") -> RunReport:
         """The report of a task that never started."""
         self.tell(task.id, "done", f"{state}: {failure.kind}")
-        return RunReport(task_id=task.id, run_id="", attempt=0, state=state, failure=failure, **task.route.model_dump())
+        found = self.checked.get(task.route)
+        return never_started(task, found.version if found else None, state, failure)
 
     def routes(self) -> tuple[RouteReport, ...]:
         """Every route of the batch as it stands now."""

@@ -184,6 +184,7 @@ class BatchReport(_Record):
     kills: tuple[Kills, ...] = Field((), description="What the monitor ended, by rule")
     spared: int = Field(0, description="How often a clock ran out and a look at the host showed the run at work")
     attribution: Attribution | None = None
+    source: str | None = Field(None, description="The batch file as its user named it, or what stood for one")
     alarm: Alarm | None = Field(None, description="Null when no task failed, or none succeeded")
 
     def to_json(self) -> str:

@@ -19,6 +19,7 @@ from overnight.plan import RunPlan
 from overnight.report import Phases, RunReport, State, Verify
 from overnight.reprobe import refined
 from overnight.silence import repeated
+from overnight.spec import TaskSpec
 from overnight.stop import Stop
 from overnight.transcript import Transcript
 from overnight.watch import Watch
@@ -210,6 +211,20 @@ def run_report(
         started_at=stages.handle.started_at if stages.handle else None,
         credential=credential,
         environment=plan.environment,
+    )
+
+
+def never_started(task: TaskSpec, version: str | None, state: State, failure: Failure) -> RunReport:
+    """The record of a task that had no attempt. `version` is the agent's that it would have had."""
+    return RunReport(
+        task_id=task.id,
+        run_id="",
+        attempt=0,
+        harness_version=version,
+        state=state,
+        failure=failure,
+        origin=task.repo,
+        **task.route.model_dump(),
     )
 
 

@@ -119,4 +119,5 @@ def report(*runs: RunReport) -> BatchReport:
         ),
         runs=runs,
         counts=count(runs),
+        source="night.yaml",
     )

@@ -59,7 +59,9 @@ def test_no_factor_is_said_with_what_was_compared() -> None:
     runs = [tried(i, i % 2 == 0, host="AB"[i // 2 % 2], started_at=AT + timedelta(hours=i // 4)) for i in range(16)]
     said = words(runs)
     assert "No factor explains it (host, route, hour compared; smallest p 1 after correction)." in said
-    assert "All had the same CLI version, key, environment and repository, so of these nothing can be said." in said
+    assert (
+        "There was one CLI version, key, environment and repository at most, so of these nothing can be said." in said
+    )
     assert said.endswith("The 8 failures: consistent with model quality.")
 
 

@@ -37,8 +37,8 @@ def test_only_what_is_proven_to_be_others_is_set_aside() -> None:
 def test_the_words_have_an_n_and_an_interval_to_each_percentage() -> None:
     assert rates(attributed(NIGHT)) == [
         "9 of 20 tasks succeeded (45 %, 95 % interval 26 to 66 %)",
-        "9 of 14 without the failures proven to be others' (64 %, 95 % interval 39 to 84 %); "
-        "set aside: 6 of 11 failures (auth 4, host 2), each with its evidence",
+        "9 of 14 with proven infrastructure failures set aside (64 %, 95 % interval 39 to 84 %): "
+        "6 of 11 failures (auth 4, host 2), each with its evidence",
         "cause unknown: 2 of 11 failures; they count as the model's",
     ]
 
