@@ -84,10 +84,10 @@ def rates(found: Attribution) -> list[str]:
         aside = sum(found.aside.values())
         lines.append(
             f"{_of(found.judged)} with proven infrastructure failures set aside{_percent(found.judged)}: "
-            f"{aside} of {found.failures} failures ({causes}), each with its evidence"
+            f"{aside} of {many(found.failures, 'failure')} ({causes}), each with its evidence"
         )
     if found.unknown:
-        lines.append(f"cause unknown: {found.unknown} of {found.failures} failures; they count as the model's")
+        lines.append(f"cause unknown: {found.unknown} of {many(found.failures, 'failure')}; they count as the model's")
     return lines
 
 
@@ -119,7 +119,8 @@ def sounding(found: Alarm) -> list[str]:
         lines.append(f"There was one {_listed(found.same)} at most, so of these nothing can be said.")
     rest = found.failures - found.explained
     if found.explained:
-        lines.append(f"{found.explained} of {found.failures} failures have a proven cause of their own, named above.")
+        of_all = f"{found.explained} of {many(found.failures, 'failure')}"
+        lines.append(f"{of_all} have a proven cause of their own, named above.")
     if rest:
         lines.append(
             f"The {'other ' if found.explained else ''}{many(rest, 'failure')}: consistent with model quality."
@@ -127,10 +128,20 @@ def sounding(found: Alarm) -> list[str]:
     return lines
 
 
+def mixed(report: BatchReport) -> list[str]:
+    """What is to be said of a night of mixed success, a heading first; empty for another night, or an older report."""
+    if report.alarm is not None:
+        return sounding(report.alarm)
+    rate = report.attribution.raw if report.attribution else None
+    if rate is None or not 0 < rate.successes < rate.n:
+        return []
+    never = "What did not succeed was never started, or was stopped, for the causes named above."
+    return ["Nothing that ran failed", never]
+
+
 def weighed(report: BatchReport) -> list[str]:
     """Rates and alarm as plain lines; empty for a report of an older version."""
-    lines = rates(report.attribution) if report.attribution else []
-    return lines + (sounding(report.alarm) if report.alarm else [])
+    return [*(rates(report.attribution) if report.attribution else []), *mixed(report)]
 
 
 def _split(found: Split, of: Alarm) -> str:

@@ -39,6 +39,7 @@ GROUPS = (
         "morning",
         "ledger",
         "past",
+        "history",
     ),
     ("harnesses", "hosts", "git", "probe", "keycheck", "soundness", "envtext", "explain", "lockdiff", "launchers"),
     (

@@ -6,9 +6,9 @@ import pytest
 
 from overnight.attribution import ASIDE, attributed
 from overnight.failures import RULES, FailureKind, Family
-from overnight.firstlines import rates, slices
+from overnight.firstlines import mixed, rates, slices
 from overnight.report import RunReport
-from tests.overnight.samples import proven, run
+from tests.overnight.samples import proven, report, run
 
 
 def failed(task_id: str, kind: FailureKind, **changes: Any) -> RunReport:
@@ -58,6 +58,13 @@ def test_the_last_attempt_counts_and_what_goes_on_does_not() -> None:
 
 def test_a_night_without_a_task_decided_has_no_percentage() -> None:
     assert rates(attributed([])) == ["0 of 0 tasks succeeded"]
+
+
+def test_a_night_in_which_all_that_ran_succeeded_says_so() -> None:
+    never = failed("b", FailureKind.AUTH_REJECTED, state="skipped", attempt=0, run_id="")
+    night = report(run(task_id="a"), never).model_copy(update={"attribution": attributed([run(task_id="a"), never])})
+    assert mixed(night)[0] == "Nothing that ran failed"
+    assert mixed(report(run())) == []
 
 
 def test_rates_by_host_version_and_model_only_where_there_are_several() -> None:
