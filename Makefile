@@ -59,11 +59,12 @@ check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests, our own launcher
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 	@$(BIN)/overnight lock check .
 
-bench: $(DEV_STAMP) ## what a task costs Prefect; how fast the doctor is, and what it names of 75 planted faults
+bench: $(DEV_STAMP) ## what a task costs Prefect; how fast the doctor is, and what it names of 75 planted faults; the alarm against planted nights
 	@tests/provide
 	@$(BIN)/python -m tests.bench.prefect_cost
 	@$(BIN)/python -m tests.bench.doctor_speed
 	@$(BIN)/python -m tests.bench.planted
+	@$(BIN)/python -m tests.bench.alarm
 
 locks: $(DEV_STAMP) ## resolve the two lock files anew
 	@$(BIN)/uv pip compile pyproject.toml --extra setup --universal --python-version 3.11 --generate-hashes \

@@ -19,6 +19,8 @@ from prefect.utilities.urls import url_for
 from flows.approval import approved
 from flows.desk import DESK, night_of
 from flows.wishes import heeded
+from overnight.alarm import sounded
+from overnight.attribution import attributed
 from overnight.failures import Evidence, Failure, FailureError, FailureKind, fail
 from overnight.ledger import Ledger
 from overnight.night import Night, Stages, now
@@ -82,6 +84,9 @@ async def carry_out(
                 routes=night.routes(),
                 runs=runs,
                 counts=count(runs),
+                source=spec.source,
+                attribution=attributed(runs),
+                alarm=sounded(runs),
                 kills=kills(runs),
                 spared=sum(run.monitor.spared for run in runs if run.monitor),
             )

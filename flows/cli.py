@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import cli_doctor, cli_rehearse, cli_runs, cli_server
+from flows import cli_doctor, cli_history, cli_rehearse, cli_runs, cli_server
 from flows.cli_lock import lock as lock_commands
 from flows.cli_saved import credentials, hosts
 from flows.state import state_directory
@@ -122,6 +122,7 @@ def pages(state: Annotated[Path | None, typer.Option(metavar="DIR", help="State 
 cli_rehearse.add_to(app)
 cli_doctor.add_to(app)
 cli_runs.add_to(app)
+cli_history.add_to(app)
 app.command()(cli_server.up)
 app.command()(cli_server.down)
 

@@ -24,6 +24,8 @@ from flows.tables import show
 from flows.terminal import print_json
 from overnight import past, sweep
 from overnight.adopt import Unread, adopt, followed
+from overnight.alarm import sounded
+from overnight.attribution import attributed
 from overnight.failures import BadInput, CollectError, Evidence, FailureError, FailureKind, HostError, fail
 from overnight.git import bare
 from overnight.handle import RunHandle
@@ -220,6 +222,9 @@ def _report(night: Night, started_at: datetime) -> BatchReport:
         routes=before.routes if before else tuple(r.model_copy(update={"preflight_s": None}) for r in night.routes()),
         runs=runs,
         counts=count(runs),
+        source=night.batch.source,
+        attribution=attributed(runs),
+        alarm=sounded(runs),
     )
 
 

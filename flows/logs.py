@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -16,14 +15,13 @@ from overnight import past
 from overnight.failures import Failure
 from overnight.morning import many, whereabouts
 from overnight.past import Entry
+from overnight.printable import safe
 from overnight.report import RunReport
 
 Part = Literal["events", "out", "err"]
 
 _LOOK_S, _ASK_S = 0.3, 5.0
 _CHUNK_BYTES = 65536
-# what moves a cursor, rings, or turns text around; an agent prints what it likes
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _ENDED = ("ended", "left")
 
 
@@ -84,11 +82,6 @@ class _Lines:
         if data:
             self._grew_at = time.monotonic()
         return data
-
-
-def safe(text: str) -> str:
-    """The text with everything a terminal would obey written out, e.g. `\\x1b`. Line ends and tabs stay."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def _heading(entry: Entry) -> str:

@@ -12,10 +12,11 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from overnight.kinds import ORDER, FailureKind, Family, Retry, Rule, Source
+from overnight.kinds import ORDER, WHO, FailureKind, Family, Retry, Rule, Source
 
 __all__ = [
     "RULES",
+    "WHO",
     "BadInput",
     "CollectError",
     "Evidence",

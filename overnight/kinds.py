@@ -5,6 +5,7 @@ The kinds are stored in reports, so their values are never renamed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal, NamedTuple, get_args
 
@@ -30,6 +31,21 @@ class Family(StrEnum):
     WORK = "work"
     OURS = "ours"
     UNKNOWN = "unknown"
+
+
+WHO: Mapping[Family, str] = {
+    Family.SETUP: "whoever edits the batch file or the lock",
+    Family.AUTH: "whoever holds the key",
+    Family.QUOTA: "whoever pays",
+    Family.PROVIDER: "the provider's servers",
+    Family.NETWORK: "whoever runs the network",
+    Family.HOST: "whoever runs the machine",
+    Family.HARNESS: "whoever updates the agent",
+    Family.STALL: "nobody yet",
+    Family.WORK: "whoever wrote the instruction",
+    Family.OURS: "us, or whoever stopped it",
+    Family.UNKNOWN: "whoever reads the output",
+}
 
 
 class Retry(StrEnum):

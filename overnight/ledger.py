@@ -2,7 +2,7 @@
 
 `<state>/batches/<batch_id>/` (and, for a task of a batch that was spread over
 workers, `<state>/parts/<batch_id>/<task_id>/` on its worker) holds `batch.json` (what was asked), `lock.json`
-(the lock it was planned with), `report.json`, `report.md`, and per attempt
+(the lock it was planned with), `report.json`, `report.md`, `report.html`, and per attempt
 `runs/<run_id>/` with `plan.json`, `handle.json`, the append-only `out`, `err`
 and `events.jsonl`, `stop.json` when we ended it for a cause, and `outcome.json`
 once it is decided. Nothing about a run

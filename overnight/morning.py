@@ -8,12 +8,22 @@ from types import MappingProxyType
 from typing import Any
 
 from overnight.failures import Failure
+from overnight.firstlines import (
+    came_home,
+    headline,
+    home,
+    look_at,
+    many,
+    next_start,
+    slices,
+    weighed,
+    whereabouts,
+    who_must_act,
+)
+from overnight.printable import fenced, safe
 from overnight.report import BatchReport, RouteReport, RunReport, Verify, last_attempts
 
-
-def headline(report: BatchReport) -> str:
-    """`tonight: 3 succeeded, 1 failed`."""
-    return f"{report.name}: " + ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
+__all__ = ["headline", "judged", "many", "markdown", "rows", "run_markdown", "summary", "whereabouts"]
 
 
 def rows(report: BatchReport, pages: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
@@ -51,6 +61,8 @@ def markdown(report: BatchReport) -> str:
         "",
         f"Batch `{report.batch_id}`, {report.started_at:%Y-%m-%d %H:%M} UTC, {lasted:.0f} s.",
         "",
+        *_first(report),
+        *_weighed(report),
         "## Routes",
         "",
         *[_route_line(route) for route in report.routes],
@@ -59,7 +71,27 @@ def markdown(report: BatchReport) -> str:
         "## Tasks",
         "",
     ]
-    return "\n".join(lines) + "\n".join(run_markdown(run) for run in report.runs)
+    return safe("\n".join(lines) + "\n".join(run_markdown(run) for run in report.runs))
+
+
+def _first(report: BatchReport) -> list[str]:
+    """What came home and where, what did not and who must act."""
+    lines = [came_home(report), "", *[f"- {run.task_id}: `{look_at(run)}`" for run in home(report) if run.branch], ""]
+    causes = who_must_act(report)
+    if causes:
+        lines += ["## Who must act", ""]
+        for heading, mending in causes:
+            lines += [f"- {heading}", *[f"  - {words}" for words in mending]]
+        lines += ["", *([f"Then again: `{start}`", ""] if (start := next_start(report)) else [])]
+    return lines
+
+
+def _weighed(report: BatchReport) -> list[str]:
+    lines = [f"- {words}" for words in weighed(report)]
+    if report.attribution and (found := slices(report.attribution)):
+        lines += ["", "| | | succeeded | infrastructure set aside |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(row)} |" for row in found]
+    return [*lines, ""] if lines else []
 
 
 def run_markdown(run: RunReport) -> str:
@@ -85,14 +117,8 @@ def run_markdown(run: RunReport) -> str:
     if run.verify:
         lines += [f"Check `{run.verify.command}` {_ended(run.verify)} after {run.verify.seconds:.1f} s.", ""]
         if run.verify.exit_code != 0 and run.verify.tail:
-            lines += ["```", run.verify.tail.strip(), "```", ""]
+            lines += [*fenced(run.verify.tail.strip()), ""]
     return "\n".join([*lines, f"{_figures(run)}", ""])
-
-
-def whereabouts(run: RunReport) -> str:
-    """Where the commits of a run are: on its branch, or, when that name was the user's, on refs of ours."""
-    refs = [run.branch] if run.branch else list(run.other_refs)
-    return f"{many(len(run.commits), 'commit')} on {' '.join(refs)} in {run.repo}"
 
 
 def summary(report: BatchReport, directory: Path, pages: str | None) -> str:
@@ -102,20 +128,22 @@ def summary(report: BatchReport, directory: Path, pages: str | None) -> str:
         directory: The batch's folder in the state directory.
         pages: Command that opens the Prefect pages of this night again; None where they need none.
     """
-    lines = ["", headline(report)]
+    lines = [headline(report), came_home(report)]
     for route in report.routes:
         if route.failure is not None:
-            lines.append(f"  route {route.state}: {route.harness} on {route.host}, {route.model} of {route.provider}")
-            lines += [f"    {route.failure.brief}", f"    mend: {route.failure.remedy}"]
-    last = last_attempts(report.runs)
-    for run in last:
-        lines += _task_lines(run)
-    again = [run.task_id for run in last if run.state != "succeeded" and not run.left_running]
-    if again:
-        lines.append(f"  again:  the same command with --only {','.join(again)}, once that is mended")
-    lines += [f"  {words}" for words in judged(report)]
-    lines += [f"  report: {directory / 'report.md'}", f"  logs:   {directory / 'runs'}"]
-    return "\n".join([*lines, *([f"  pages:  {pages}"] if pages else []), "", ""])
+            lines.append(f"route {route.state}: {route.harness} on {route.host}, {route.model} of {route.provider}")
+    for run in last_attempts(report.runs):
+        if run.commits or run.leftovers or run.left_running:
+            lines += _task_lines(run)
+    for heading, mending in who_must_act(report):
+        lines += [heading, *(f"  {words}" for words in mending)]
+    if start := next_start(report):
+        lines.append(f"again:  {start}, once that is mended")
+    lines += [*weighed(report), *judged(report)]
+    lines += [f"report: {directory / 'report.html'}, report.md and report.json beside it"]
+    lines += [f"logs:   {directory / 'runs'}", *([f"pages:  {pages}"] if pages else [])]
+    first, *rest = lines
+    return safe("\n".join(["", first, *(f"  {line}" for line in rest), "", ""]))
 
 
 def judged(report: BatchReport) -> list[str]:
@@ -131,23 +159,15 @@ def judged(report: BatchReport) -> list[str]:
 
 
 def _task_lines(run: RunReport) -> list[str]:
+    """What there is of a task."""
     state = "left running" if run.left_running else run.state
-    lines = [f"  {run.task_id}: {state}" + (f", {run.failure.kind}" if run.failure and not run.left_running else "")]
-    if run.commits:
-        lines += [f"    {whereabouts(run)}"]
-        if run.branch:
-            lines += [f"    git -C {run.repo} log -p {(run.base_sha or '')[:12]}..{run.branch}"]
+    lines = [f"  {whereabouts(run)}"] if run.commits else []
+    if run.commits and run.branch:
+        lines.append(f"  {look_at(run)}")
     if run.leftovers:
-        lines.append(f"    {many(run.leftovers.count, 'file')} not committed, saved as {run.leftovers.ref}")
-    if run.failure and run.state != "skipped":
-        lines += [f"    seen: {evidence}" for evidence in run.failure.evidence[:3]]
-        lines.append(f"    mend: {run.failure.remedy}")
-    return lines
-
-
-def many(count: int, noun: str) -> str:
-    """`1 commit`, `2 commits`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+        lines.append(f"  {many(run.leftovers.count, 'file')} not committed, saved as {run.leftovers.ref}")
+    because = f", {run.failure.kind}" if run.failure and not run.left_running else ""
+    return [f"{run.task_id}: {state}{because}", *lines]
 
 
 def _ended(verify: Verify) -> str:

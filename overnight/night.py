@@ -27,10 +27,11 @@ from overnight.monitor import watched
 from overnight.morning import many
 from overnight.plan import Planner, RunPlan
 from overnight.preflight import QUESTION, Checked, Question, check, reprobes
+from overnight.redact import fingerprint
 from overnight.report import RouteReport, RunReport, State, Verify
 from overnight.route import Route
 from overnight.spec import BatchSpec, TaskSpec
-from overnight.stages import Stages, Watched, diagnose, run_report, starvation, state_after
+from overnight.stages import Stages, Watched, diagnose, never_started, run_report, starvation, state_after
 from overnight.station import Interrupt, Station
 from overnight.verify import verify
 from overnight.watch import Watch
@@ -72,6 +73,7 @@ class Night:
         self.search_path = search_path
         self._lock = threading.Lock()
         self._keys: dict[str, str] = {}
+        self._fingerprints: dict[str, str] = {}
         used = {route.host for route in batch.routes}
         self.stations = {n: Station(n, s, self._link(n)) for n, s in batch.hosts.items() if n in used}
 
@@ -157,6 +159,7 @@ class Night:
                 except BadInput as error:
                     seen = Evidence(source="keys", seen=f"{error.where}: {error.field} {error.problem}")
                     raise FailureError(fail(FailureKind.KEY_MISSING, seen, remedy=error.mend)) from error
+                self._fingerprints[provider] = fingerprint(self._keys[provider], self.ledger.batch_id)
             return self._keys[provider]
 
     def dispatch(self, plan: RunPlan) -> tuple[RunPlan, RunHandle]:
@@ -290,7 +293,8 @@ class Night:
         return self._report(plan, stages, state_after(failure), failure).model_copy(update={"left_running": True})
 
     def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
-        return run_report(plan, stages, state, failure, str(self.ledger.run_dir(plan.run_id)))
+        log, credential = str(self.ledger.run_dir(plan.run_id)), self._fingerprints.get(plan.route.provider)
+        return run_report(plan, stages, state, failure, log, credential)
 
     def decide(self, run: RunReport) -> None:
         """Write an attempt's outcome down. From here on it is never run again."""
@@ -302,7 +306,8 @@ class Night:
     def skipped(self, task: TaskSpec, failure: Failure, state: State = "skipped") -> RunReport:
         """The report of a task that never started."""
         self.tell(task.id, "done", f"{state}: {failure.kind}")
-        return RunReport(task_id=task.id, run_id="", attempt=0, state=state, failure=failure, **task.route.model_dump())
+        found = self.checked.get(task.route)
+        return never_started(task, found.version if found else None, state, failure)
 
     def routes(self) -> tuple[RouteReport, ...]:
         """Every route of the batch as it stands now."""

@@ -124,6 +124,12 @@ class RunPlan:
         }
 
     @property
+    def environment(self) -> str:
+        """Tells the environments of runs apart: a hash of all names and values, a key being its provider's name."""
+        told = json.dumps({name: str(binding) for name, binding in self.env})
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+    @property
     def digest(self) -> str:
         """Decides whether a run id that exists on a host is this plan. What is decided at home is of no concern."""
         told = {name: value for name, value in self.shown().items() if name not in ("approve", "speaks")}

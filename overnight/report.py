@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from overnight.collected import Commit, Leftovers
-from overnight.failures import Failure
+from overnight.failures import Failure, Family
 from overnight.route import Route
 from overnight.stop import Audit, Rule
 
@@ -88,6 +88,12 @@ class RunReport(_Record):
     named_at: datetime | None = Field(None, description="When the cause of its failure was known")
     monitor: Audit | None = Field(None, description="How the monitor judged it; null when nobody followed it")
     log: str | None = Field(None, description="Folder with the run's output and events on this machine")
+    origin: str | None = Field(None, description="The repository as the task names it")
+    started_at: datetime | None = Field(None, description="When its host was asked to start it")
+    credential: str | None = Field(
+        None, description="Tells the keys of one batch apart: a salted, slow hash of the key, another one every batch"
+    )
+    environment: str | None = Field(None, description="Hash of the names and values it got, without secrets")
 
     @property
     def route(self) -> Route:
@@ -100,6 +106,65 @@ class Kills(_Record):
     rule: Rule
     runs: int = Field(description="Attempts it ended")
     progress_after: int = Field(description="Of these, how many were later seen to have done something of use")
+
+
+class Share(_Record):
+    """So many of so many, with its 95 % interval (Wilson); the bounds are null when `n` is 0."""
+
+    successes: int
+    n: int
+    low: float | None
+    high: float | None
+
+
+class Slice(_Record):
+    """The tasks that went to one provider, host, harness version or model."""
+
+    by: Literal["provider", "host", "harness", "model"]
+    name: str
+    raw: Share
+    judged: Share = Field(description="Without its failures that were set aside")
+
+
+class Attribution(_Record):
+    """Whose success rate it is. Counts tasks, by their last attempt; what is left running counts nowhere."""
+
+    raw: Share
+    judged: Share = Field(description="Without the failures that were set aside")
+    failures: int
+    aside: dict[Family, int] = Field(
+        description="Failures proven not to be the model's or the instruction's, by who must act"
+    )
+    unknown: int = Field(description="Failures whose cause nobody could name; they stay in `judged`")
+    slices: tuple[Slice, ...]
+
+
+class Split(_Record):
+    """A factor that success and failure follow. `inside` is at the named values of it."""
+
+    factor: str
+    values: tuple[str, ...] = Field(description="Where failures gather")
+    failures_inside: int
+    failures: int
+    successes_inside: int
+    successes: int
+    p: float = Field(description="By an exact test, corrected for the number of tests (Holm)")
+    together: tuple[str, ...] = Field((), description="Factors that no run tells apart from this one, with their value")
+    unexplained_only: bool = Field(False, description="Failures with a proven cause of their own were left out")
+
+
+class Alarm(_Record):
+    """A night of mixed success: whether something but the model explains it. Counts one attempt a task."""
+
+    attempts: Literal["first", "last"]
+    successes: int
+    failures: int
+    explained: int = Field(description="Of the failures, how many have a proven cause of their own")
+    tested: tuple[str, ...] = Field(description="Factors of which the night had more than one value")
+    same: tuple[str, ...] = Field(description="Factors of which it had one, so that nothing can be said")
+    can_tell: bool = Field(description="False when too few ran for any split to be more than chance")
+    smallest_p: float | None = Field(description="Corrected; null when nothing was tested")
+    splits: tuple[Split, ...] = ()
 
 
 class BatchReport(_Record):
@@ -118,6 +183,9 @@ class BatchReport(_Record):
     counts: dict[State, int]
     kills: tuple[Kills, ...] = Field((), description="What the monitor ended, by rule")
     spared: int = Field(0, description="How often a clock ran out and a look at the host showed the run at work")
+    attribution: Attribution | None = None
+    source: str | None = Field(None, description="The batch file as its user named it, or what stood for one")
+    alarm: Alarm | None = Field(None, description="Null when no task failed, or none succeeded")
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, indent=2) + "\n"

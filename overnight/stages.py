@@ -19,6 +19,7 @@ from overnight.plan import RunPlan
 from overnight.report import Phases, RunReport, State, Verify
 from overnight.reprobe import refined
 from overnight.silence import repeated
+from overnight.spec import TaskSpec
 from overnight.stop import Stop
 from overnight.transcript import Transcript
 from overnight.watch import Watch
@@ -170,8 +171,14 @@ def _first_event_s(stages: Stages) -> float | None:
     return min(heard_s, round(ending.seconds, 2)) if isinstance(ending, Exited | Killed) else heard_s
 
 
-def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | None, log: str) -> RunReport:
-    """The record of an attempt, as far as it came."""
+def run_report(
+    plan: RunPlan, stages: Stages, state: State, failure: Failure | None, log: str, credential: str | None = None
+) -> RunReport:
+    """The record of an attempt, as far as it came.
+
+    Args:
+        credential: Fingerprint of the key it was given.
+    """
     watch = stages.watched.watch if stages.watched else None
     result = watch.last_result() if watch else None
     found = stages.collected
@@ -200,6 +207,24 @@ def run_report(plan: RunPlan, stages: Stages, state: State, failure: Failure | N
         monitor=stages.watched.guard.audit() if stages.watched else None,
         claims=claims(watch.transcript, len(found.commits)) if watch and found else None,
         log=log,
+        origin=plan.repo,
+        started_at=stages.handle.started_at if stages.handle else None,
+        credential=credential,
+        environment=plan.environment,
+    )
+
+
+def never_started(task: TaskSpec, version: str | None, state: State, failure: Failure) -> RunReport:
+    """The record of a task that had no attempt. `version` is the agent's that it would have had."""
+    return RunReport(
+        task_id=task.id,
+        run_id="",
+        attempt=0,
+        harness_version=version,
+        state=state,
+        failure=failure,
+        origin=task.repo,
+        **task.route.model_dump(),
     )
 
 

@@ -14,6 +14,7 @@ from overnight.doctor.records import Checkup
 from overnight.ledger import write
 from overnight.morning import headline, markdown, rows, run_markdown
 from overnight.night import Night
+from overnight.page import html
 from overnight.report import BatchReport, last_attempts
 from tasks.announce import batch_finished
 from tasks.pages import key, page_of, written
@@ -21,16 +22,17 @@ from tasks.pages import key, page_of, written
 
 @task(task_run_name="batch {report.name} / publish", cache_policy=NO_CACHE)
 async def publish(night: Night, report: BatchReport) -> None:
-    """Write `report.json` and `report.md` to the batch's folder, announce it, then write the artifacts.
+    """Write `report.json`, `report.md` and `report.html` to the batch's folder, announce it, then write the artifacts.
 
     The files come first: pages may be late, the report may not. At the first
     page that the API does not take, the rest is left.
     """
     write(night.ledger.directory / "report.json", report.to_json())
     write(night.ledger.directory / "report.md", markdown(report))
+    write(night.ledger.directory / "report.html", html(report, night.ledger.directory))
     batch_finished(night, report)
-    for page in _pages(night, report):
-        if not await written(page):
+    for artifact in _pages(night, report):
+        if not await written(artifact):
             return
 
 

@@ -28,10 +28,19 @@ GROUPS = (
         "outcome",
         "collected",
         "report",
+        "exact",
+        "attribution",
+        "alarm",
+        "causes",
+        "firstlines",
+        "printable",
+        "timeline",
+        "page",
         "morning",
         "ledger",
         "past",
         "ends",
+        "history",
     ),
     ("harnesses", "hosts", "git", "probe", "keycheck", "soundness", "envtext", "explain", "lockdiff", "launchers"),
     (
@@ -69,6 +78,8 @@ ONLY_IN = {
     "uvicorn": ("overnight/rehearsal/",),
     "starlette": ("overnight/rehearsal/",),
     "httpx": ("overnight/probe.py", "overnight/rehearsal/", "tasks/pages.py", "flows/private_server.py"),
+    "scipy": ("overnight/exact.py",),
+    "jinja2": ("overnight/page.py",),
     "prefect": ("blocks/", "tasks/", "flows/", "deployments/"),
 }
 LINES, FUNCTION_LINES = 350, 60

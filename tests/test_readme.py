@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from flows.rehearse import incident_script
 from overnight import lockfile
 from overnight.failures import RULES, Family, Source
-from overnight.kinds import ORDER
+from overnight.kinds import ORDER, WHO
 from overnight.rungs import RULES as RUNGS
 from overnight.spec import BatchFile, HostSpec, Limits, RouteSpec, TaskEntry
 
@@ -35,19 +35,6 @@ _SOURCES: dict[Source, str] = {
     "lock": "`providers.lock.json`",
     "keys": "the places where keys are kept",
 }
-_WHO = {
-    Family.SETUP: "whoever edits the batch file or the lock",
-    Family.AUTH: "whoever holds the key",
-    Family.QUOTA: "whoever pays",
-    Family.PROVIDER: "the provider's servers",
-    Family.NETWORK: "whoever runs the network",
-    Family.HOST: "whoever runs the machine",
-    Family.HARNESS: "whoever updates the agent",
-    Family.STALL: "nobody yet",
-    Family.WORK: "whoever wrote the instruction",
-    Family.OURS: "us, or whoever stopped it",
-    Family.UNKNOWN: "whoever reads the output",
-}
 
 
 def failures() -> str:
@@ -63,7 +50,7 @@ def failures() -> str:
         proof = f"{rule.proof}{f' ({sources})' if sources else ''}"
         shuts = "*" if rule.shuts_route else ""
         remedy = re.sub(r"\{(\w+)\}", lambda hole: hole[1].upper(), rule.remedy)
-        acts = f"{rule.family}: {_WHO[rule.family]}"
+        acts = f"{rule.family}: {WHO[rule.family]}"
         lines.append(f"| `{kind}`{shuts} | {rule.meaning} | {proof} | {acts} | {rule.retry} | {remedy} |")
     return "\n".join(lines) + "\n"
 

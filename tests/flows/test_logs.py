@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.logs import age, logs, safe, status
+from flows.logs import age, logs, status
 from overnight import past
 from overnight.failures import Evidence, FailureKind, fail
 from overnight.ledger import Ledger
+from overnight.printable import safe
 from tests.flows.world import ROOT
 from tests.overnight.samples import AT, BATCH_ID, batch, commit, plan, run, task
 

@@ -89,6 +89,10 @@ def full_run(**changes: Any) -> RunReport:
         usd=0.5,
         claims="it reported success; there is no commit",
         log="/state/runs/x",
+        origin="/srv/app",
+        started_at=AT,
+        credential="5f1c8a90b2e4",
+        environment="c0ffee123456",
         approved=True,
         **changes,
     )
@@ -115,4 +119,5 @@ def report(*runs: RunReport) -> BatchReport:
         ),
         runs=runs,
         counts=count(runs),
+        source="night.yaml",
     )

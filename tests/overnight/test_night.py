@@ -13,6 +13,7 @@ from overnight.failures import Evidence, FailureError, FailureKind, HostError, f
 from overnight.harnesses import scripted
 from overnight.harnesses.protocol import Harness
 from overnight.night import Stages
+from overnight.redact import fingerprint
 from overnight.rehearsal.ssh import LoopbackHost
 from overnight.spec import HostSpec
 from tests.overnight.nights import (
@@ -39,6 +40,8 @@ def test_an_attempt_from_instruction_to_commit(evening: Evening) -> None:
     assert [c.subject for c in run.commits] == ["Add greeting"]
     assert run.verify is not None
     assert (run.verify.exit_code, run.harness_version, run.claims) == (0, "1", None)
+    assert (run.origin, run.credential) == (str(evening.directory / "repo"), fingerprint(KEY, "whole"))
+    assert run.started_at is not None
     assert git(evening.directory / "repo", "show", "overnight/whole/t:greeting.txt") == "hello"
     saved = evening.state / "batches" / "whole" / "runs" / "whole.t.1"
     assert {p.name for p in saved.iterdir()} >= {"plan.json", "handle.json", "outcome.json", "events.jsonl", "out"}

@@ -47,6 +47,12 @@ def refusal(lock: ProviderLock = LOCK, **changes: Any) -> BadInput:
 
 
 class TestEnvironment:
+    def test_it_is_that_of_the_variables_and_the_same_for_every_attempt(self) -> None:
+        first, other = plan(), dataclasses.replace(plan(), env=EnvPatch([("A", Value("1"))]))
+        assert plan(id="whisper").environment == first.environment != other.environment
+        assert "zai" in str(first.shown()["env"])
+        assert len(first.environment) == 12
+
     def test_it_is_built_from_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The incident: the key's wrong variable was inherited. Whatever is set here, the plan is the same."""
         before = plan()

@@ -6,7 +6,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.redact import Mask
+from overnight.redact import Mask, fingerprint
 
 KEY = b"sk-live-0123456789abcdef"
 SECRETS = st.lists(st.text("ab", min_size=2, max_size=6).map(str.encode), min_size=1, max_size=3)
@@ -50,3 +50,10 @@ def test_a_key_cut_off_by_the_end_is_masked() -> None:
 def test_without_secrets_nothing_changes() -> None:
     mask = Mask([b""])
     assert mask.feed(bytes(range(256))) + mask.flush() == bytes(range(256))
+
+
+def test_a_fingerprint_tells_keys_apart_within_a_batch_and_leads_nowhere_else() -> None:
+    assert fingerprint("sk-one", "night-1") == fingerprint("sk-one", "night-1")
+    assert fingerprint("sk-one", "night-1") != fingerprint("sk-two", "night-1")
+    assert fingerprint("sk-one", "night-1") != fingerprint("sk-one", "night-2")
+    assert len(fingerprint("sk-one", "night-1")) == 12

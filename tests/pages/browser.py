@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser as BrowserProgram
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 PICTURES = Path(__file__).resolve().parents[2] / ".overnight" / "pages"
@@ -156,10 +157,18 @@ def chromium() -> str:
 
 
 @contextmanager
-def browsing(url: str, login: str) -> Iterator[Browser]:
-    """A window on a server, past its login page."""
+def windows() -> Iterator[BrowserProgram]:
+    """Chromium itself, for pages that need no server and no login."""
     with sync_playwright() as playwright:
         program = playwright.chromium.launch(executable_path=chromium(), args=_OPTIONS)
+        yield program
+        program.close()
+
+
+@contextmanager
+def browsing(url: str, login: str) -> Iterator[Browser]:
+    """A window on a server, past its login page."""
+    with windows() as program:
         page = program.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(WAIT_MS)
         page.set_default_navigation_timeout(WAIT_MS)
@@ -169,4 +178,3 @@ def browsing(url: str, login: str) -> Iterator[Browser]:
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Logout")).to_be_visible()
         yield Browser(page, url)
-        program.close()
