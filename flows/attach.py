@@ -15,7 +15,7 @@ from typing import Any, Literal
 from blocks.keys import reveal
 from flows.api import prefect_api
 from flows.hosts import saved_host
-from flows.logs import age, safe
+from flows.logs import age
 from flows.progress import Progress
 from flows.state import state_directory
 from flows.tables import show
@@ -29,6 +29,7 @@ from overnight.git import Repo
 from overnight.ledger import write
 from overnight.lockfile import suggest
 from overnight.morning import many
+from overnight.printable import safe
 from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED
 from overnight.runcopy import RunCopy, gaps
 from overnight.spec import HostSpec

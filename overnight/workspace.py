@@ -21,6 +21,7 @@ from overnight.collected import Collected, Leftovers
 from overnight.failures import CollectError, Evidence, FailureKind, WorkspaceError, fail
 from overnight.git import GitError, Repo
 from overnight.handle import RunHandle
+from overnight.hostgit import CLONE, FETCH, FRESH, MIRROR, NAMES, READ
 from overnight.plan import RunPlan
 from overnight.remote import Done, Remote
 from overnight.room import check_room
@@ -41,82 +42,6 @@ _GIT_ENV = {
 }
 _QUICK_S, _LONG_S = 60.0, 1800.0
 _OUTPUT_BYTES = 4_000_000
-
-# several controllers may make it at once; git init is safe to repeat, only its config.lock is not
-_MIRROR = """
-for try in 1 2 3 4 5 6 7 8 9 10; do
-  [ -e "$1/overnight-ready" ] && break
-  mkdir -p "$1" && git init -q --bare --template= "$1" &&
-    git -C "$1" config gc.auto 0 && : > "$1/overnight-ready" || sleep 0.3
-done
-set -e
-git -C "$1" for-each-ref --format='%(objectname) %(refname)'
-df -Pk "$1" | awk 'END {printf "%.0f free\\n", $4 * 1024}'
-"""
-# protocol.allow=never first: a URL such as ext:: would run a command
-_FETCH = """
-set -e
-git -C "$1" -c protocol.allow=never -c protocol.https.allow=always -c protocol.ssh.allow=always \\
-  -c protocol.http.allow=always -c protocol.git.allow=always -c protocol.file.allow=always \\
-  fetch -q --no-tags --no-write-fetch-head --no-recurse-submodules -- "$2" "+$3:$4"
-git -C "$1" rev-parse --verify "$4^{commit}"
-"""
-_CLONE = """
-set -e
-age=begun  # pinned by an earlier start of this very run
-base=$(git -C "$1" rev-parse -q --verify "$5") || { base="$4"; age=new; }
-free=$(df -Pk "$1" | awk 'END {printf "%.0f", $4 * 1024}')
-echo "$base $free $age"
-if [ -e "$2/.git/overnight-ready" ] || { [ $age = new ] && [ "$free" -lt "$7" ]; }; then exit 0; fi
-git -C "$1" update-ref "$5" "$base"
-rm -rf "$2"
-git -c core.hooksPath=/dev/null clone -q --shared --no-checkout --template= "$1" "$2"
-cd "$2"
-git remote remove origin
-[ -z "$6" ] || printf '%s\\n' "$6" > .git/shallow
-git -c core.hooksPath=/dev/null checkout -q -b "$3" "$base"
-: > .git/overnight-ready
-"""
-_FRESH = """
-set -e
-if [ -e "$2/.git/overnight-ready" ]; then exit 0; fi
-rm -rf "$2"
-git init -q --template= "$2"
-printf '%s\\n' "$1/.git/objects" > "$2/.git/objects/info/alternates"
-[ ! -e "$1/.git/shallow" ] || cp "$1/.git/shallow" "$2/.git/shallow"
-git -C "$2" -c core.hooksPath=/dev/null checkout -q --detach "$3"
-: > "$2/.git/overnight-ready"
-"""
-# What the agent has is copied as files or read as objects; its configuration is never where git looks for one.
-# Repositories inside the work tree stay shut: `git add` would start git in them, with their configuration and filters.
-_READ = """
-set -e
-[ -d "$1/.git/objects" ] || { echo "there is no repository in $1 any more" >&2; exit 1; }
-rm -rf "$2"
-git init -q --bare --template= "$2"
-printf '%s\\n' "$1/.git/objects" > "$2/objects/info/alternates"
-rm -rf "$2/refs"
-cp -R "$1/.git/refs" "$2/refs"
-cp "$1/.git/HEAD" "$2/HEAD"
-for name in packed-refs shallow; do
-  [ ! -e "$1/.git/$name" ] || cp "$1/.git/$name" "$2/$name"
-done
-export GIT_DIR="$2"
-git for-each-ref --format='%(objectname) %(refname)' refs/heads refs/stash
-head=$(git rev-parse -q --verify HEAD) || head="$3"
-echo "$head HEAD"
-export GIT_WORK_TREE="$1" GIT_INDEX_FILE="$2/index"
-git read-tree "$head"
-cd "$1"
-git ls-files -s | awk -F '\\t' '/^160000/ {print $2}' | git update-index --skip-worktree --stdin
-git -c core.fsmonitor=false -c core.hooksPath=/dev/null add -A --ignore-errors . 2> "$2/said" || missed=yes
-tree=$(git write-tree)
-[ "$tree" = "$(git rev-parse "$head^{tree}")" ] || echo "$(git commit-tree -p "$head" -m "$4" "$tree") leftovers"
-[ -z "$missed" ] || grep '^error' "$2/said" | head -n 20 | sed 's/^error: /missed /'
-"""
-_NAMES = """
-git --git-dir="$1" diff-tree -r --no-renames --name-only -z "$2" "$3"
-"""
 
 
 class Origin(Protocol):
@@ -176,7 +101,7 @@ class Workspaces:
     def _clone(self, plan: RunPlan, mirror: str, work: str, base: str, pin: str, ends: str, floor_bytes: int) -> str:
         """Make the clone, or leave the one that is there; the base it was made from."""
         words = (mirror, work, plan.branch, base, pin, ends, str(floor_bytes))
-        base, free, age = self._sh("clone", _CLONE, *words, timeout_s=_LONG_S).out.decode().split()
+        base, free, age = self._sh("clone", CLONE, *words, timeout_s=_LONG_S).out.decode().split()
         if age == "new":
             check_room(int(free), floor_bytes, plan.route.host)
         return base
@@ -188,7 +113,7 @@ class Workspaces:
 
     def _bring_base(self, plan: RunPlan, repo: Repo | None, mirror: str, pin: str, floor_bytes: int) -> str:
         """Put the base commit into the mirror; returns it. `pin` is the ref that will keep it for this run."""
-        pins = _refs(self._sh("mirror", _MIRROR, mirror).out.decode())
+        pins = _refs(self._sh("mirror", MIRROR, mirror).out.decode())
         free = int(pins.pop("free"))
         if pin in pins:  # from an earlier start of this very run, which may live
             return pins[pin]
@@ -221,13 +146,13 @@ class Workspaces:
 
         Returns `place`.
         """
-        self._sh("clone", _FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
+        self._sh("clone", FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
         return place
 
     def _collect(self, plan: Origin, handle: RunHandle, repo: Repo) -> Collected:
         base, borrowed = handle.base_sha, f"{handle.run_dir}/collect.git"
         message = f"Uncommitted work of {plan.run_id}"
-        read = self._sh("read", _READ, handle.work_dir, borrowed, base, message, timeout_s=_LONG_S)
+        read = self._sh("read", READ, handle.work_dir, borrowed, base, message, timeout_s=_LONG_S)
         tips, missed = _read(read.out.decode("utf-8", "replace"))
         head, left = tips.pop("HEAD"), tips.pop("leftovers", None)
         tip = tips.pop(f"refs/heads/{plan.branch}", base)
@@ -262,7 +187,7 @@ class Workspaces:
     ) -> Leftovers:
         """Bring the uncommitted work after the commits, in a pack of its own: too much of it must not cost them."""
         borrowed, ref = f"{handle.run_dir}/collect.git", f"refs/overnight/{plan.run_id}/wip"
-        names = self._sh("read", _NAMES, borrowed, *between).out.decode("utf-8", "replace")
+        names = self._sh("read", NAMES, borrowed, *between).out.decode("utf-8", "replace")
         files = [name for name in names.split("\0") if name]
         try:
             self._bring(plan, repo, borrowed, [between[1]], between[0])
@@ -276,7 +201,7 @@ class Workspaces:
         """The host fetches the URL with its own user's configuration: that is where its credentials are."""
         env = {n: v for n, v in _GIT_ENV.items() if not n.startswith("GIT_CONFIG")}
         env["HOME"] = self._remote.install().home
-        done = self._sh("fetch", _FETCH, mirror, plan.repo, plan.base, pin, env=env, timeout_s=_LONG_S)
+        done = self._sh("fetch", FETCH, mirror, plan.repo, plan.base, pin, env=env, timeout_s=_LONG_S)
         return done.out.decode().strip()
 
     def _push(self, repo: Repo, mirror: str, tip: str, haves: list[str]) -> None:
@@ -346,7 +271,7 @@ def _refs(text: str) -> dict[str, str]:
 
 
 def _read(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The lines of `_READ`: tips by name, and what git said of files that it could not save."""
+    """The lines of `READ`: tips by name, and what git said of files that it could not save."""
     lines = text.splitlines()
     missed = tuple(line.removeprefix("missed ") for line in lines if line.startswith("missed "))
     return _refs("\n".join(line for line in lines if not line.startswith("missed "))), missed

@@ -55,6 +55,7 @@ GROUPS = (
         "reprobe",
         "watch",
         "guard",
+        "hostgit",
         "workspace",
         "station",
         "hostcheck",
