@@ -108,7 +108,8 @@ def spare(root: str, used: str, kept: Json) -> list[Json]:
     found = []
     for name in sorted(mirrors + files):
         path = os.path.join(root, name)
-        ages = [age_s(os.path.join(path, part)) for part in ("", "objects", "objects/pack", PINS)]
+        inside = [os.path.join(path, part) for part in ("objects", "objects/pack", PINS)]
+        ages = [age_s(each) for each in (path, *inside)]
         idle_s = min((age for age in ages if age is not None), default=0.0)
         found.append({"name": name, "bytes": size_of(path), "idle_s": idle_s})
     return found
