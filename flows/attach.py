@@ -103,6 +103,9 @@ def attach(
         BadInput: no such block, run or repository.
         HostError: the host cannot be reached.
     """
+    if end and not repos:
+        problem = "ends what lives and brings it home, so it needs a place"
+        raise BadInput("command line", "--end", problem, "Give --repo PATH, too")
     directory = state_directory(state, os.environ)
     homes = [_home(path) for path in repos]
     with Progress(sys.stderr) as progress:

@@ -18,6 +18,7 @@ from prefect.utilities.urls import url_for
 
 from flows.approval import approved
 from flows.desk import DESK, night_of
+from flows.outage import heard_again, is_unheard
 from flows.wishes import heeded
 from overnight.alarm import sounded
 from overnight.attribution import attributed
@@ -193,11 +194,20 @@ async def attempts(night: Night, task: TaskSpec, slot: Slot) -> list[RunReport]:
             refused = refusal(night, task)
             if refused is not None and not await _begun(night, task, len(runs) + 1):
                 return runs or [await skipped(night, task, refused)]
-            run = await attempt(night, task, len(runs) + 1, time.monotonic() - began)
+            run = await _heard_out(night, task, len(runs) + 1, time.monotonic() - began)
         runs.append(run)
         if night.ledger.outcome(run.run_id) is None:
             break
     return runs
+
+
+async def _heard_out(night: Night, task: TaskSpec, number: int, queued_s: float) -> RunReport:
+    """One attempt, taken up again from where it was as long as only its host is out of reach."""
+    run = await attempt(night, task, number, queued_s)
+    missed = time.monotonic()
+    while is_unheard(night, run) and await heard_again(night, task, missed):
+        run = await attempt(night, task, number, queued_s)
+    return run
 
 
 async def _rest(night: Night, task: TaskSpec, seconds: float) -> None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from blocks.task_form import TaskForm
 from flows.attempts import Runner, attempts, begun_before, carry_out, end_state
 from flows.cancel import finish
-from flows.prepare import Prepared, inline, prepare, record, state_directory, with_hosts
+from flows.prepare import Prepared, check_here, inline, prepare, record, state_directory, with_hosts
 from flows.spread import spread_out
 from overnight.failures import BadInput
 from overnight.ledger import Ledger
@@ -66,6 +66,7 @@ async def batch(
         batch_id = batch_id or _recorded(files, tasks, name, lock, directory, approve=approve, spread=spread)
         ledger = Ledger(directory, batch_id)
         spec, _ = ledger.reopen()
+        check_here(ledger, os.environ)
         with ledger.held():
             if spec.spread:
                 return end_state(await spread_out(ledger, state, lock))

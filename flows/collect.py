@@ -19,6 +19,7 @@ from flows.attempts import attempt
 from flows.by_hand import by_hand
 from flows.desk import DESK, night_of
 from flows.logs import age
+from flows.prepare import check_here
 from flows.state import state_directory
 from flows.tables import show
 from flows.terminal import print_json
@@ -126,6 +127,7 @@ async def _batch(round_: Round, ledger: Ledger) -> None:
         round_.say(ledger.batch_id, "", "", "busy", "another process carries this batch out")
         return
     try:
+        check_here(ledger, os.environ)
         with ledger.held():
             await _settle(round_, ledger, open_)
     except BadInput as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blocks.hosts import load_hosts
 from blocks.task_form import TaskForm
+from flows.attempts import decided
 from flows.state import state_directory as state_directory
 from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput, FailureError
@@ -120,6 +121,32 @@ def record(prepared: Prepared, state: Path, part: str = "") -> Ledger:
     ledger = Ledger(state, prepared.batch_id, part)
     ledger.open_new(prepared.batch, prepared.lock.model_dump_json(by_alias=True, exclude_none=True, indent=1), now())
     return ledger
+
+
+def check_here(ledger: Ledger, environ: Mapping[str, str]) -> None:
+    """See that a recorded batch can be gone on with from this machine, which may be another than it was begun on.
+
+    Without the repository its commits would count as lost, and be decided so.
+
+    Raises:
+        BadInput: names what is missing here, and where it has to be.
+    """
+    batch, _ = ledger.reopen()
+    where, path = str(ledger.directory / "batch.json"), environ.get("PATH", os.defpath)
+    undecided = [task for task in batch.tasks if not decided(ledger.attempts(task.id), task)]
+    for task in undecided:
+        try:
+            if not is_url(task.repo):
+                Repo(Path(task.repo), path).run("rev-parse", "--git-dir")
+        except GitError:
+            problem = f"there is no git repository {task.repo} on this machine"
+            mend = "Bring it to that very path (a clone or a link will do), then go on"
+            raise BadInput(where, f"tasks.{task.id}.repo", problem, mend) from None
+    used = {task.route.host for task in undecided}
+    for name, host in batch.hosts.items():
+        if name in used and host.key_file is not None and not os.path.isfile(host.key_file):
+            mend = f"Put a private key there that {name} lets in, then go on"
+            raise BadInput(where, f"hosts.{name}.key_file", f"there is no file {host.key_file} on this machine", mend)
 
 
 def _check_spread(batch: BatchSpec) -> None:

@@ -21,7 +21,7 @@ from prefect.logging.handlers import APILogWorker
 from flows.api import ended, prefect_api, quiet_console
 from flows.batch import batch
 from flows.desk import DESK, Desk
-from flows.prepare import prepare, record, state_directory, with_hosts
+from flows.prepare import check_here, prepare, record, state_directory, with_hosts
 from flows.private_server import OutOfReach, PrivateServer
 from flows.progress import Progress
 from flows.spread import find_unit
@@ -135,7 +135,7 @@ def check_writable(path: Path) -> None:
 
 def _check_resumable(ledger: Ledger) -> None:
     """Refuse what the flow would refuse, while nothing is started yet."""
-    ledger.reopen()
+    check_here(ledger, os.environ)
     with ledger.held():
         pass
 

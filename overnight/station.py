@@ -46,6 +46,7 @@ class Station:
     def __init__(self, name: str, spec: HostSpec, tell: Callable[[LinkState], None]) -> None:
         self.name = name
         self.spec = spec
+        self.given_up = False  # it stayed out of reach for so long that nobody waits for it any more
         self.remote = Remote(make_host(name, spec), spec.directory, spec.python)
         self.workspaces = Workspaces(self.remote)
         self._tell = tell

@@ -168,6 +168,16 @@ def test_without_the_key_the_output_is_left_out_and_the_commits_come(here: Small
     assert not (here.directory / "new" / "adopted" / run_id / "out").exists()
 
 
+def test_what_lives_can_be_ended_and_still_comes_home(here: Small, sshd: Sshd) -> None:
+    door = f"while [ ! -e {here.directory / 'never-ended'} ]; do sleep 0.1; done"
+    run_id = killed(here, "ended", script(f'{{"sh": "{COMMIT}"}}', f'{{"sh": "{door}"}}'))
+    wait_until((here.runs / run_id / "work" / "greeting.txt").exists, 60)
+    code, rows = attached(here, sshd, "--repo", here.repo, "--end", run_id)
+    assert (code, rows[run_id]["became"]) == (0, "adopted")
+    assert rows[run_id]["words"].startswith("ended by request; 1 commit")
+    assert here.git("log", "--format=%s", f"main..refs/overnight/adopted/{run_id}/head") == "Add greeting"
+
+
 def test_an_orphan_is_ended_since_nobody_would(here: Small, sshd: Sshd) -> None:
     run_id = killed(here, "orphan", waits_for(here, "never"))
     started = json.loads((here.runs / run_id / "started.json").read_text())
@@ -182,6 +192,7 @@ def test_an_orphan_is_ended_since_nobody_would(here: Small, sshd: Sshd) -> None:
     [
         (["nonsense"], "RUN_ID: no run 'nonsense' lies there"),
         (["--repo", "/nonexistent"], "--repo: "),
+        (["--end"], "--end: ends what lives and brings it home"),
         (["--host-key", "nonsense"], "--host-key: needs a key type"),
     ],
 )

@@ -17,6 +17,7 @@ from flows.private_server import private_server
 from tests.flows.small import Small, small
 from tests.flows.world import finished
 from tests.overnight.nights import COMMIT, script
+from tests.sshd import wait_until
 
 pytestmark = pytest.mark.full
 COMMITS = script(f'{{"sh": "{COMMIT}"}}')
@@ -106,6 +107,34 @@ def test_a_prefect_api_that_goes_away_costs_pages_and_nothing_else(alone: Small)
     assert "alone: 1 succeeded" in done.out
     assert report(alone.directory / "alone.json")["counts"]["succeeded"] == 1
     assert alone.left() == []
+
+
+def test_a_prefect_api_that_is_away_for_a_while_delays_pages_and_no_run(alone: Small) -> None:
+    marks = alone.directory / "marks"
+    tasks = [
+        {"id": name, "instruction": script(f'{{"sh": "echo {name} >> {marks}; sleep 6; {COMMIT}"}}')} for name in "ab"
+    ]
+    with private_server(alone.state, os.environ):
+        process = alone.start(alone.batch("frozen", tasks), "--json", alone.directory / "frozen.json")
+        for name in "ab":
+            first = alone.found(f"batches/frozen-*/runs/*.{name}.1/handle.json")
+        server = psutil.Process(report(alone.state / "prefect" / "server.json")["pid"])
+        away = [server, *server.children(recursive=True)]
+        for each in away:
+            each.suspend()
+        wait_until(lambda: len(list(alone.runs.glob("*.[ab].1/exit.json"))) == 2, 120)
+        for each in away:
+            each.resume()
+        done = finished(process, 300)
+    assert done.code == 0, done.err
+    found = report(alone.directory / "frozen.json")
+    assert {run["task_id"]: (run["state"], run["attempt"]) for run in found["runs"]} == {
+        "a": ("succeeded", 1),
+        "b": ("succeeded", 1),
+    }
+    assert sorted(marks.read_text().split()) == ["a", "b"], "no run was killed or repeated"
+    for name in "ab":
+        assert alone.git("log", "--format=%s", f"main..overnight/{first.parents[2].name}/{name}") == "Add greeting"
 
 
 def test_a_server_that_does_not_let_us_in_is_named(here: Small) -> None:
