@@ -244,19 +244,27 @@ class Team(Served):
 
 @contextmanager
 def team(
-    directory: Path, tapes: tuple[Tape, ...], hosts: tuple[str, ...], slots: int, apis: int = 2, **settings: str
+    directory: Path,
+    tapes: tuple[Tape, ...],
+    hosts: tuple[str, ...],
+    slots: int,
+    apis: int = 2,
+    *,
+    sshd_lines: tuple[str, ...] = (),
+    **settings: str,
 ) -> Iterator[Team]:
     """Everything of a team but its workers: API processes, services, deployments, hosts. Nothing is left behind.
 
     Args:
         apis: API processes; 0 for what `overnight up` has instead, one server with SQLite.
+        sshd_lines: Further lines of each host's sshd_config.
         settings: Further variables of the server.
     """
     with ExitStack() as leave:
         (directory / "home").mkdir(parents=True)
         make_repo(directory / "repo")
         provider = leave.enter_context(EmulatedProvider([Site("well", KEY)], tapes))
-        boxes = {name: leave.enter_context(_host(directory / name, slots)) for name in hosts}
+        boxes = {name: leave.enter_context(_host(directory / name, slots, sshd_lines)) for name in hosts}
         lock = make_lock(directory / "lock.json", provider.url("well"))
         common = {
             "PATH": os.environ["PATH"],
@@ -299,7 +307,7 @@ def _stop(here: Team) -> None:
 
 
 @contextmanager
-def _host(directory: Path, slots: int) -> Iterator[dict[str, Any]]:
+def _host(directory: Path, slots: int, lines: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     (directory / "sshd").mkdir(parents=True)
-    with sshd.serving(directory / "sshd") as box:
+    with sshd.serving(directory / "sshd", *lines) as box:
         yield box.described(directory / "host", PYTHON, slots)
