@@ -239,11 +239,21 @@ def _name(pid: int) -> str:
     return ""
 
 
+def command_of(pid: int) -> str:
+    """Its command line on one line, cut; empty for a zombie.
+
+    Raises:
+        OSError: it is gone.
+    """
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return " ".join(words.split())[:160]
+
+
 def _line(pid: int) -> str:
     """Its command line; empty for one that is gone, a zombie, or the pause of the first process."""
     with suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        return "" if words == "sleep 0.1" else words[:160]
+        words = command_of(pid)
+        return "" if words == "sleep 0.1" else words
     return ""
 
 

@@ -16,7 +16,7 @@ from overnight.ledger import Ledger
 from overnight.past import entries
 from overnight.report import BatchReport, RunReport
 from tests.chaos.faults import Hit
-from tests.chaos.machine import pids
+from tests.chaos.machine import command_of, pids
 from tests.chaos.play import Played
 from tests.chaos.schedule import Schedule
 from tests.chaos.world import World
@@ -155,9 +155,9 @@ def _strays(here: World) -> Iterator[str]:
     server = here.prefect().get("pid")
     for pid in sorted(ours):
         with suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            words = command_of(pid)
             if words and server not in _lineage(pid):
-                yield words[:160]
+                yield words
 
 
 def _lineage(pid: int) -> list[int]:

@@ -210,7 +210,7 @@ def test_a_process_a_lock_a_port_and_a_lock_file_are_found(here: World) -> None:
     ):
         port = server.getsockname()[1]
         wanted = {
-            "a process here: sleep 60 ",
+            "a process here: sleep 60",
             f"a lock that is held: {locked}",
             f"a lock file: {lying}",
             f"port {port} is listened on",
