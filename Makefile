@@ -7,7 +7,9 @@ DEV_STAMP := $(VENV)/.made-for-tests
 .DEFAULT_GOAL := help
 
 NEWEST := .venv-newest
-.PHONY: help setup demo test test-fast test-matrix test-newest check bench locks clean
+SEED ?= 1
+N ?= 20
+.PHONY: help setup demo test test-fast test-matrix test-newest chaos check bench locks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +44,10 @@ test-matrix: $(DEV_STAMP) ## every agent against every fault, on this machine al
 	@tests/provide
 	@mkdir -p .overnight/matrix
 	@$(BIN)/python -m overnight.rehearsal.matrix --json .overnight/matrix/matrix.json --html .overnight/matrix/matrix.html
+
+chaos: $(DEV_STAMP) ## N seeded schedules of faults (from SEED on) over real runs on three hosts; needs root
+	@tests/provide
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --count $(N)
 
 test-newest: $(DEV_STAMP) ## what stands on Prefect, against its newest version and all it drags in; may fail
 	@rm -rf $(NEWEST) && $(PYTHON) -m venv $(NEWEST)

@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_curre
 from blocks.register import register
 from flows.private_server import PrivateServer, private_server, running
 from flows.progress import Progress
+from flows.revival import kept_up
 from overnight.failures import BadInput
 
 
@@ -50,7 +51,8 @@ def prefect_api(state: Path, progress: Progress) -> Iterator[PrivateServer | Non
     ):
         register()
         progress.say(f"Prefect pages: {server.url}  (log in with the line in {server.login_file})")
-        yield server
+        with kept_up(server, os.environ, progress.say):
+            yield server
 
 
 async def ended(call: Any) -> State[Any]:

@@ -111,6 +111,11 @@ class PrivateServer:
         record = _record(self.directory)
         return record is not None and living(record) is not None
 
+    def died(self) -> bool:
+        """Nobody stopped it, and its process is gone."""
+        record = _record(self.directory)
+        return record is not None and living(record) is None
+
     def drain(self, flow_run: UUID) -> bool:
         """Wait until every task run of a flow run is recorded, up to 30 s; states arrive late. False if one was not.
 
@@ -155,7 +160,7 @@ def private_server(state: Path, environ: Mapping[str, str], door: Door | None = 
     with users:
         with _starting(directory):
             fcntl.flock(users, fcntl.LOCK_SH)
-            server = running(directory) or _start(directory, environ, door or Door())
+            server = _standing(directory) or _start(directory, environ, door or Door())
         try:
             yield server
         finally:
@@ -174,7 +179,7 @@ def revived(server: PrivateServer, environ: Mapping[str, str]) -> PrivateServer:
     """
     with _starting(server.directory):
         port = httpx.URL(server.url).port or 0
-        return running(server.directory) or _start(server.directory, environ, replace(server.door, port=port))
+        return _standing(server.directory) or _start(server.directory, environ, replace(server.door, port=port))
 
 
 def put_away(directory: Path) -> bool:
@@ -210,6 +215,18 @@ def running(directory: Path) -> PrivateServer | None:
         return None
     server = PrivateServer(directory, record["url"], Door(**record["door"]))
     return server if server.answers() else None
+
+
+def _standing(directory: Path) -> PrivateServer | None:
+    """The server of this folder, given its time to come up: whoever started it may have been killed meanwhile."""
+    deadline, record = time.monotonic() + START_S, _record(directory)
+    while record is not None and living(record) is not None:
+        if server := running(directory):
+            return server
+        if time.monotonic() > deadline:
+            _stop(directory)  # or nobody would know of it once another is recorded
+        time.sleep(0.2)
+    return None
 
 
 def _record(directory: Path) -> dict[str, Any] | None:

@@ -12,6 +12,8 @@ from paramiko.pkey import UnknownKeyType
 from overnight.failures import Evidence, FailureKind, HostError, fail
 
 _K = FailureKind
+# paramiko 5.1.0 calls it a failed login when the connection ends, or says nothing for 30 s, before the key was answered
+_UNANSWERED = ("Authentication failed: transport shut down or saw EOF", "Authentication timeout.")
 BROKEN = (paramiko.SSHException, OSError, EOFError)  # what paramiko raises when a connection breaks, wherever it is
 
 
@@ -59,6 +61,8 @@ def _named(error: Exception, address: SshAddress) -> tuple[FailureKind, str]:
             return _K.HOST_AUTH, f"the key file {address.key_file} is locked with a passphrase"
         case paramiko.BadAuthenticationType():
             return _K.HOST_AUTH, f"the host takes no public key, only {', '.join(error.allowed_types)}"
+        case paramiko.AuthenticationException() if said in _UNANSWERED:
+            return _K.HOST_UNREACHABLE, f"the connection ended before the host had answered our key: {said}"
         case paramiko.AuthenticationException():
             return _K.HOST_AUTH, f"the host refused the key {address.key_file}"
         case paramiko.ChannelException():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -28,6 +30,7 @@ class Link:
         self._writers: set[asyncio.StreamWriter] = set()
         self._carrying: set[asyncio.Task[None]] = set()
         self._left_bytes: int | None = None
+        self._delay_s = 0.0
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -50,6 +53,14 @@ class Link:
     def cut_after(self, count: int) -> None:
         """End every connection once exactly so many more bytes went to clients; happens once."""
         self._loop.call(self._set_left(count))
+
+    def reset(self) -> None:
+        """End every connection as a firewall does that has forgotten it: both sides get a reset, no end of stream."""
+        self._loop.call(self._reset())
+
+    def slow(self, delay_s: float) -> None:
+        """From now on pass each piece on so much later, one after the other; 0 is the usual way."""
+        self._loop.call(self._set_delay(delay_s))
 
     def freeze(self) -> None:
         """Take connections and bytes as far as buffers go, and pass nothing on until `thaw`. Loses nothing."""
@@ -105,6 +116,15 @@ class Link:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    async def _reset(self) -> None:
+        for writer in list(self._writers):
+            at_once = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            writer.transport.abort()
+
+    async def _set_delay(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+
     async def _set_left(self, count: int) -> None:
         self._left_bytes = count
 
@@ -135,6 +155,7 @@ class Link:
         """Forward until the source ends; the end is forwarded too. A broken connection ends both ways."""
         try:
             while data := await reader.read(_CHUNK_BYTES):
+                await asyncio.sleep(self._delay_s)
                 await self._flowing.wait()
                 writer.write(self._allowed(data) if to_client else data)
                 await writer.drain()

@@ -18,8 +18,10 @@ import psutil
 import pytest
 
 from flows.private_server import Door, private_server
+from flows.revival import kept_up
 from overnight.failures import BadInput
 from tests.flows.world import heed_signals
+from tests.sshd import wait_until
 
 pytestmark = pytest.mark.full
 _USER = """
@@ -101,6 +103,32 @@ def test_a_state_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def _answers(url: str, auth: str) -> bool:
     user, _, password = auth.partition(":")
     return httpx.get(f"{url}/api/admin/version", auth=(user, password)).status_code == 200
+
+
+def test_one_whose_starter_was_killed_before_it_answered_is_taken_over(tmp_path: Path) -> None:
+    record = tmp_path / "prefect" / "server.json"
+    argv = [sys.executable, "-c", _USER, str(tmp_path)]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as starter:
+        wait_until(record.exists, 60)
+        starter.kill()
+    first = json.loads(record.read_text())
+    with private_server(tmp_path, os.environ) as server:
+        assert (server.url, server.child) == (first["url"], None)
+    assert not psutil.pid_exists(first["pid"])
+
+
+def test_one_that_is_killed_in_the_night_comes_back_at_its_address(tmp_path: Path) -> None:
+    said: list[str] = []
+    with private_server(tmp_path, os.environ) as server, kept_up(server, os.environ, said.append):
+        assert server.child is not None
+        server.child.kill()
+        wait_until(server.died)
+        wait_until(server.answers, 60)
+        record = json.loads((tmp_path / "prefect" / "server.json").read_text())
+        assert record["url"] == server.url
+        assert record["pid"] != server.child.pid
+    assert not psutil.pid_exists(record["pid"])
+    assert len(said) == 1
 
 
 def test_a_port_that_is_taken_is_refused_when_asked_for_and_passed_over_when_not(tmp_path: Path) -> None:

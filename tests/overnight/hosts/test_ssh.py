@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import paramiko
@@ -182,6 +183,24 @@ class TestRefusals:
         (tmp_path / "text").write_text("hello")
         seen = refused(SshHost(dataclasses.replace(sshd.address(), key_file=tmp_path / "text")))
         assert seen.startswith("host-auth")
+
+    def test_a_connection_that_ends_during_the_login_is_no_refused_key(self, sshd: Sshd) -> None:
+        said, budget = set(), 1200
+        while True:
+            relay = Relay(sshd.port, partial(int, budget))
+            host = SshHost(dataclasses.replace(sshd.address(), port=relay.port), patience_s=0)
+            try:
+                host.connect()
+            except HostError as error:
+                said.add(f"{error.failure.kind} {error.failure.evidence[0].seen}")
+            else:
+                break
+            finally:
+                host.close()
+                relay.close()
+            budget += 60
+        assert not [words for words in said if not words.startswith("host-unreachable")]
+        assert [words for words in said if "answered our key" in words]
 
     def test_nobody_there_is_given_up_after_our_patience(self, sshd: Sshd) -> None:
         host = SshHost(dataclasses.replace(sshd.address(), port=free_port()), patience_s=1)

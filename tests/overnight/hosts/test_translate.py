@@ -20,6 +20,7 @@ CASES: list[tuple[Exception, str, str]] = [
     (ssh_exception.SSHException("Error reading SSH protocol banner"), "host-unreachable", "banner"),
     (ssh_exception.SSHException("No existing session"), "host-unreachable", "No existing session"),
     (ssh_exception.AuthenticationException("Authentication failed."), "host-auth", "/keys/id"),
+    (ssh_exception.AuthenticationException("Authentication timeout."), "host-unreachable", "before the host had"),
     (ssh_exception.PasswordRequiredException("encrypted"), "host-auth", "passphrase"),
     (ssh_exception.BadAuthenticationType("no", ["password"]), "host-auth", "only password"),
     (ssh_exception.PartialAuthentication(["password"]), "host-auth", "/keys/id"),

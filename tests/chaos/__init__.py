@@ -1,0 +1,1 @@
+"""Seeded faults over real supervised runs on three hosts: `python -m tests.chaos --help`."""
