@@ -18,7 +18,7 @@ from prefect.utilities.urls import url_for
 
 from flows.approval import approved
 from flows.desk import DESK, night_of
-from flows.outage import heard_again, is_unheard
+from flows.outage import Patience, is_away
 from flows.wishes import heeded
 from overnight.alarm import sounded
 from overnight.attribution import attributed
@@ -194,20 +194,11 @@ async def attempts(night: Night, task: TaskSpec, slot: Slot) -> list[RunReport]:
             refused = refusal(night, task)
             if refused is not None and not await _begun(night, task, len(runs) + 1):
                 return runs or [await skipped(night, task, refused)]
-            run = await _heard_out(night, task, len(runs) + 1, time.monotonic() - began)
+            run = await attempt(night, task, len(runs) + 1, time.monotonic() - began, Patience(night, task).lasts)
         runs.append(run)
         if night.ledger.outcome(run.run_id) is None:
             break
     return runs
-
-
-async def _heard_out(night: Night, task: TaskSpec, number: int, queued_s: float) -> RunReport:
-    """One attempt, taken up again from where it was as long as only its host is out of reach."""
-    run = await attempt(night, task, number, queued_s)
-    missed = time.monotonic()
-    while is_unheard(night, run) and await heard_again(night, task, missed):
-        run = await attempt(night, task, number, queued_s)
-    return run
 
 
 async def _rest(night: Night, task: TaskSpec, seconds: float) -> None:
@@ -251,8 +242,14 @@ async def skipped(night: Night, task: TaskSpec, refused: Failure) -> RunReport:
     return run
 
 
-async def attempt(night: Night, task: TaskSpec, number: int, queued_s: float) -> RunReport:
-    """One attempt from dispatch to its outcome. Whatever became of the agent, its commits are collected."""
+async def attempt(
+    night: Night, task: TaskSpec, number: int, queued_s: float, lasts: Callable[[], Awaitable[bool]] | None = None
+) -> RunReport:
+    """One attempt from dispatch to its outcome. Whatever became of the agent, its commits are collected.
+
+    Args:
+        lasts: Asked when its host is out of reach; waits for it, and then the attempt goes on from where it was.
+    """
     plan = night.planner.resolve(task, number, None)
     stages = Stages(queued_s)
     failure: Failure | None = None
@@ -275,6 +272,12 @@ async def attempt(night: Night, task: TaskSpec, number: int, queued_s: float) ->
                 return night.left(plan, stages, None)
     except FailureError as error:
         failure = error.failure
+        if lasts is not None and is_away(failure):
+            if await lasts():
+                return await attempt(night, task, number, queued_s, lasts)
+            refused = refusal(night, task)
+            if refused is not None and not night.ledger.planned(plan.run_id):
+                return await skipped(night, task, refused)
         if night.undecided(plan, failure):
             return night.left(plan, stages, failure)
     run = night.report(plan, stages, failure)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 import time
 
-from overnight.failures import FailureKind, HostError
+from overnight.failures import Failure, FailureKind, HostError
 from overnight.night import Night
-from overnight.report import RunReport
 from overnight.spec import TaskSpec
 from overnight.station import GIVE_UP_S, Station
 from tasks.calls import in_thread
@@ -17,35 +16,40 @@ LOOK_S = 15.0
 _JITTER = random.SystemRandom()
 
 
-def is_unheard(night: Night, run: RunReport) -> bool:
-    """Whether an attempt is undecided only because its host is out of reach."""
-    failure = run.failure
-    out_of_reach = failure is not None and failure.kind is FailureKind.HOST_UNREACHABLE
-    return out_of_reach and night.ledger.outcome(run.run_id) is None
+def is_away(failure: Failure) -> bool:
+    """Whether only the way to the host is missing, for which nothing of a task can be blamed."""
+    return failure.kind is FailureKind.HOST_UNREACHABLE
 
 
-async def heard_again(night: Night, task: TaskSpec, since: float) -> bool:
-    """Wait for the host of a task; False when it stayed away, or somebody wants the end meanwhile.
+class Patience:
+    """How long one attempt waits for its host, over all the times that it goes away."""
 
-    After AWAY_S it is given up, and whoever misses it later waits no more.
+    def __init__(self, night: Night, task: TaskSpec) -> None:
+        self._night = night
+        self._task = task
+        self._until: float | None = None
 
-    Args:
-        since: When it was first missed, as `time.monotonic` has it.
-    """
-    station = night.stations[task.route.host]
-    if station.given_up:
+    async def lasts(self) -> bool:
+        """Wait until the host answers; False when it stayed away, or somebody wants the end meanwhile.
+
+        After AWAY_S it is given up, and whoever misses it later waits no more.
+        """
+        night, task = self._night, self._task
+        station = night.stations[task.route.host]
+        if station.given_up:
+            return False
+        night.tell(task.id, "link", f"waiting for {station.name}, up to {AWAY_S / 60:.0f} min")
+        self._until = self._until or time.monotonic() + AWAY_S
+        while time.monotonic() < self._until:
+            pause = time.monotonic() + LOOK_S * _JITTER.uniform(0.5, 1.0)
+            while time.monotonic() < pause:
+                if night.wish(task.id) is not None:
+                    return False
+                await in_thread(night.interrupted.wait, min(1.0, LOOK_S))
+            if await in_thread(_answers, station):
+                return True
+        station.given_up = True
         return False
-    night.tell(task.id, "link", f"waiting for {station.name}, up to {AWAY_S / 60:.0f} min")
-    while time.monotonic() - since < AWAY_S:
-        pause = time.monotonic() + LOOK_S * _JITTER.uniform(0.5, 1.0)
-        while time.monotonic() < pause:
-            if night.wish(task.id) is not None:
-                return False
-            await in_thread(night.interrupted.wait, min(1.0, LOOK_S))
-        if await in_thread(_answers, station):
-            return True
-    station.given_up = True
-    return False
 
 
 def _answers(station: Station) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # nothing of this exists at run time: the host may be 3.8
     Json = dict[str, Any]
 
 PINS = "refs/overnight/base"
+OBJECTS, PACKS = "objects", "objects/pack"
 GONE = ".gone-"
 GIT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": "/dev/null"}
 SIGN_ENTRIES = 5000
@@ -108,9 +109,8 @@ def spare(root: str, used: str, kept: Json) -> list[Json]:
     found = []
     for name in sorted(mirrors + files):
         path = os.path.join(root, name)
-        inside = [os.path.join(path, part) for part in ("objects", "objects/pack", PINS)]
-        ages = [age_s(each) for each in (path, *inside)]
-        idle_s = min((age for age in ages if age is not None), default=0.0)
+        ages = [age_s(each) for each in (path, *(os.path.join(path, part) for part in (OBJECTS, PACKS, PINS)))]
+        idle_s = min((age for age in ages if age is not None), default=0.0)  # what went meanwhile is not idle
         found.append({"name": name, "bytes": size_of(path), "idle_s": idle_s})
     return found
 

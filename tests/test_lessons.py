@@ -170,6 +170,7 @@ SILENCE_AND_LEFTOVERS: Mapping[str, tuple[str, ...]] = {
     ),
     "what is finished begins again": (
         "tests/flows/test_resume.py::test_a_batch_that_is_killed_again_and_again_ends_as_if_it_never_was",
+        f"{_O}test_dying.py::test_a_controller_killed_at_any_of_its_writes_repeats_nothing_and_loses_nothing",
     ),
     "what runs is started once more under another name": (
         f"{_SUPERVISOR}TestStart::test_six_starts_at_once_make_one_process",
@@ -186,6 +187,8 @@ SILENCE_AND_LEFTOVERS: Mapping[str, tuple[str, ...]] = {
     ),
     "a cut link taken for a dead run": (
         f"{_NIGHT}a_host_that_is_gone_decides_nothing_about_its_run",
+        f"{_O}test_long_outage.py::test_after_more_than_an_hour_every_byte_is_there",
+        "tests/flows/test_outage.py::test_a_task_waits_for_its_host_in_its_slot_and_then_begins",
         f"{_WATCH}TestLink::test_without_heartbeats_nothing_is_silent",
     ),
     "an engine that refuses its own set-up at the first run": (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Paused, Running
 
 from flows.spread import Children
@@ -19,11 +19,15 @@ from overnight.night import Night
 class Server:
     """Tells the same of every flow run it is asked for."""
 
-    def __init__(self, run: FlowRun) -> None:
-        self.run = run
+    def __init__(self, *runs: FlowRun) -> None:
+        self.runs = list(runs)
+        self.set: list[tuple[UUID, str | None]] = []
 
     async def read_flow_runs(self, **_: Any) -> list[FlowRun]:
-        return [self.run]
+        return self.runs
+
+    async def set_flow_run_state(self, run_id: UUID, state: State[Any]) -> None:
+        self.set.append((run_id, state.name))
 
 
 def children() -> Children:
@@ -45,6 +49,23 @@ async def test_a_fault_of_the_watcher_ends_the_waiting(monkeypatch: pytest.Monke
             await mine._ended("a", FlowRun(id=uuid4(), flow_id=uuid4()), AsyncExitStack())
 
 
+async def test_the_end_of_one_task_is_asked_of_its_flow_run_alone_and_once() -> None:
+    mine = children()
+    asked = cast(
+        Night, type("Night", (), {"interrupt": None, "wish": lambda _, task_id="": "cancel" * (task_id == "a")})()
+    )
+    runs = {name: FlowRun(id=uuid4(), flow_id=uuid4(), state=Running()) for name in "ab"}
+    async with AsyncExitStack() as slots:
+        waiting = [asyncio.ensure_future(mine._ended(name, run, slots)) for name, run in runs.items()]
+        await asyncio.sleep(0)  # they begin to wait
+        server = Server(*runs.values())
+        for _ in range(2):
+            await mine._look(cast(PrefectClient, server), asked)
+        assert server.set == [(runs["a"].id, "Cancelling")]
+        mine._let_go()
+        await asyncio.gather(*waiting)
+
+
 async def test_a_flow_run_that_waits_for_a_person_leaves_its_place_to_others() -> None:
     mine, place = children(), asyncio.Semaphore(1)
     run = FlowRun(id=uuid4(), flow_id=uuid4(), state=Running())
@@ -55,7 +76,7 @@ async def test_a_flow_run_that_waits_for_a_person_leaves_its_place_to_others() -
         server = Server(run)
         await mine._look(cast(PrefectClient, server), night())
         assert place.locked()
-        server.run = run.model_copy(update={"state": Paused()})
+        server.runs = [run.model_copy(update={"state": Paused()})]
         for _ in range(2):
             await mine._look(cast(PrefectClient, server), night())
             assert not place.locked()

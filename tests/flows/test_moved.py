@@ -35,7 +35,7 @@ def test_another_place_and_another_server_go_on_where_it_was(here: Small) -> Non
     work = f'{{"sh": "echo x >> {here.directory / "marks"}; {door}; {COMMIT}"}}'
     with private_server(here.state, os.environ):
         process = here.start(here.batch("moved", [{"id": "a", "instruction": script(work)}]))
-        batch_id = here.found("batches/moved-*/runs/*.a.1/handle.json").parents[2].name
+        batch_id = here.found("batches/moved-*/runs/*.a.1/handle.json", 180).parents[2].name
         wait_until((here.directory / "marks").exists, 60)
         process.kill()
         process.communicate()

@@ -117,7 +117,7 @@ def test_a_prefect_api_that_is_away_for_a_while_delays_pages_and_no_run(alone: S
     with private_server(alone.state, os.environ):
         process = alone.start(alone.batch("frozen", tasks), "--json", alone.directory / "frozen.json")
         for name in "ab":
-            first = alone.found(f"batches/frozen-*/runs/*.{name}.1/handle.json")
+            first = alone.found(f"batches/frozen-*/runs/*.{name}.1/handle.json", 180)
         server = psutil.Process(report(alone.state / "prefect" / "server.json")["pid"])
         away = [server, *server.children(recursive=True)]
         for each in away:
