@@ -30,9 +30,11 @@ from flows.state import state_directory
 from flows.tables import show
 from overnight import layers, lockfile
 from overnight.doctor import proposal, words
+from overnight.doctor.memory import remembered
 from overnight.doctor.records import Checkup
 from overnight.doctor.visit import Visit
 from overnight.failures import BadInput, Evidence, FailureError, FailureKind, fail
+from overnight.history import history
 from overnight.ledger import Ledger, write
 from overnight.lockfile import ProviderLock
 from overnight.morning import many
@@ -44,6 +46,8 @@ from tasks.calls import in_thread
 from tasks.examine import examine
 from tasks.look import look
 from tasks.publish import publish_checkup
+
+_NIGHTS = 30  # whose causes are remembered
 
 
 def _named() -> str:
@@ -63,9 +67,10 @@ async def doctor(
 ) -> State[Any]:
     """Look at every host and ask every model one short question, directly and through the agent, as a night does.
 
-    No task is run. The table says of every route whether it is open, and else
-    which layer is at fault, and what mends it: where the answers disagree, the
-    variable, header, URL, model or flag that works is searched for, one at a time.
+    No task is run. Causes of past nights are looked for where they were seen.
+    The table says of every route whether it is open, and else which layer is at
+    fault, and what mends it: where the answers disagree, the variable, header,
+    URL, model or flag that works is searched for, one at a time.
 
     Args:
         files: Batch files (YAML), or Markdown files with front matter. Paths on the worker. Empty: all that is saved.
@@ -88,6 +93,8 @@ async def doctor(
     )
     if not files:
         checkup = checkup.where_installed()
+    past = await in_thread(history, directory, _NIGHTS)
+    checkup = checkup.model_copy(update={"remembered": remembered(checkup, past.signatures)})
     await publish_checkup(" and ".join(dict.fromkeys(prepared.batch.name for prepared in batches)), checkup)
     return _end_state(checkup)
 

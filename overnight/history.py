@@ -15,6 +15,7 @@ from overnight.attribution import attributed
 from overnight.failures import Failure, FailureKind, Family
 from overnight.ledger import Ledger
 from overnight.report import BatchReport, RunReport, Share, last_attempts
+from overnight.route import Route
 
 _HOST = frozenset({Family.HOST, Family.NETWORK})
 _ACCOUNT = frozenset({Family.AUTH, Family.QUOTA, Family.PROVIDER, Family.SETUP})
@@ -51,7 +52,8 @@ class Night:
 class Signature:
     """One way to fail at one place, as it is known again.
 
-    `new`: it was first seen in one of the nights that are told of, and not in the first night of all.
+    `route` is where it was seen last. `new`: it was first seen in one of the
+    nights that are told of, and not in the first night of all.
     """
 
     words: str
@@ -61,6 +63,7 @@ class Signature:
     last_at: datetime
     nights: int
     tasks: int
+    route: Route
     new: bool = False
 
 
@@ -77,7 +80,7 @@ class History:
             {**asdict(night), **{each: getattr(night, each).model_dump() for each in ("raw", "judged")}}
             for night in self.nights
         ]
-        signatures = [asdict(signature) for signature in self.signatures]
+        signatures = [{**asdict(each), "route": each.route.model_dump()} for each in self.signatures]
         return {"schema": 1, "nights": nights, "signatures": signatures, "earlier_nights": self.earlier}
 
 
@@ -156,4 +159,5 @@ def _signature(words: str, seen: Sequence[tuple[BatchReport, RunReport, Failure]
         last_at=last.started_at,
         nights=len({report.batch_id for report, _, _ in seen}),
         tasks=len(seen),
+        route=seen[-1][1].route,
     )

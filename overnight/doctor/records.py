@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -114,11 +115,23 @@ class Diagnosis(Record):
     log: str = Field("", description="Folder with what the agent printed, on this machine")
 
 
+class Remembered(Record):
+    """A cause that a night of this state directory had, and whether its place shows the same kind now."""
+
+    cause: str
+    kind: FailureKind
+    last_at: datetime
+    nights: int
+    tasks: int
+    again: bool = Field(description="False: it was looked for where it had been, and not seen this time")
+
+
 class Checkup(Record):
     """Everything one visit of the doctor found. A host that could not be looked at is in no `hosts`."""
 
     hosts: tuple[HostLook, ...] = ()
     diagnoses: tuple[Diagnosis, ...]
+    remembered: tuple[Remembered, ...] = ()
 
     @property
     def routes(self) -> tuple[RouteReport, ...]:

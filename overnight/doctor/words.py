@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from overnight.doctor.records import Call, Checkup, Diagnosis, Finding, HostLook, Shadow
+from overnight.doctor.records import Call, Checkup, Diagnosis, Finding, HostLook, Remembered, Shadow
+from overnight.firstlines import many
 from overnight.report import RouteReport
 
 _BY = {
@@ -58,7 +59,14 @@ def details(checkup: Checkup) -> list[str]:
         said = host_lines(look)
         if said:
             lines += ["", f"host {look.host}", *(f"  {line}" for line in said)]
+    if checkup.remembered:
+        lines += ["", "remembered from past nights", *(f"  {_again(each)}" for each in checkup.remembered)]
     return lines
+
+
+def _again(each: Remembered) -> str:
+    times = f"{many(each.tasks, 'task')} in {many(each.nights, 'night')}, last {each.last_at:%d %b}"
+    return f"{'THERE AGAIN' if each.again else 'not seen now'}: {each.cause}  ({times})"
 
 
 def markdown(name: str, checkup: Checkup) -> str:
@@ -75,6 +83,8 @@ def markdown(name: str, checkup: Checkup) -> str:
         lines += [f"## Host {look.host}", "", *(f"- {line}" for line in host_lines(look)), ""]
         lines += [f"- {name}: {value}" for name, value in look.facts.items() if value is not None]
         lines.append("")
+    if checkup.remembered:
+        lines += ["## Remembered from past nights", "", *(f"- {_again(each)}" for each in checkup.remembered), ""]
     return "\n".join(lines)
 
 

@@ -197,3 +197,15 @@ def test_ctrl_c_ends_the_agents_it_asked_and_leaves_nothing(tmp_path: Path) -> N
         assert "cancelled" in err
         assert "interrupted" in err
         wait_until(lambda: not here.left(), 60)
+
+
+def test_a_cause_that_a_night_died_of_is_looked_for_by_name(tmp_path: Path) -> None:
+    wrong = {"OVERNIGHT_KEY_REHEARSAL": "sk-rehearsal-fake-wrong-key-0123456789"}
+    with small(tmp_path) as here, private_server(here.state, os.environ):
+        files = here.batch("died", [{"id": "a", "instruction": COMMITS}])
+        assert here.run(files, **wrong).code == 3
+        mended, _ = examined(here, files)
+        assert mended.code == 0, mended.err
+        assert "not seen now: auth-rejected of rehearsal with scripted: " in mended.out
+        back, _ = examined(here, files, **wrong)
+        assert "THERE AGAIN: auth-rejected of rehearsal with scripted: " in back.out
