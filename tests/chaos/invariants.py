@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 
 from overnight.failures import FailureKind
-from overnight.report import EXIT_BAD_INPUT, BatchReport, RunReport, count, exit_code, last_attempts
+from overnight.report import BatchReport, RunReport, count, exit_code, last_attempts
 from tests.chaos.seen import Log, Seen
 from tests.chaos.truth import untrue
 
@@ -136,8 +136,8 @@ def _true_codes(seen: Seen, found: BatchReport) -> set[int]:
     codes = {found.exit_code}
     if "cancel" in kinds:
         codes.add(0)  # `overnight cancel` says whether anything still runs
-    if "twin" in kinds:
-        codes.add(EXIT_BAD_INPUT)  # the other one had taken over, and wrote the report
+    if "twin" in kinds and seen.exit_code is not None:
+        codes.add(seen.exit_code)  # the other one may have gone on with the batch, and wrote the report
     if kinds & {"kill-controller", "cancel"}:
         codes.add(-signal.SIGKILL)
     return codes
