@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
+from overnight import errands
 from overnight.collected import Collected, Leftovers
 from overnight.failures import CollectError, Evidence, FailureKind, WorkspaceError, fail
 from overnight.git import GitError, Repo
@@ -37,81 +39,10 @@ _GIT_ENV = {
     "GIT_COMMITTER_NAME": "overnight",
     "GIT_COMMITTER_EMAIL": "overnight@localhost",
 }
-_QUICK_S, _LONG_S = 60.0, 1800.0
+_QUICK_S, _LONG_S, _WHOLE_S = 60.0, 1800.0, 14_400.0
 _OUTPUT_BYTES = 4_000_000
 
-# several controllers may make it at once; git init is safe to repeat, only its config.lock is not
-_MIRROR = """
-for try in 1 2 3 4 5 6 7 8 9 10; do
-  [ -e "$1/overnight-ready" ] && break
-  mkdir -p "$1" && git init -q --bare --template= "$1" &&
-    git -C "$1" config gc.auto 0 && : > "$1/overnight-ready" || sleep 0.3
-done
-set -e
-git -C "$1" for-each-ref --format='%(objectname) %(refname)'
-"""
-# protocol.allow=never first: a URL such as ext:: would run a command
-_FETCH = """
-set -e
-git -C "$1" -c protocol.allow=never -c protocol.https.allow=always -c protocol.ssh.allow=always \\
-  -c protocol.http.allow=always -c protocol.git.allow=always -c protocol.file.allow=always \\
-  fetch -q --no-tags --no-write-fetch-head --no-recurse-submodules -- "$2" "+$3:$4"
-git -C "$1" rev-parse --verify "$4^{commit}"
-"""
-_CLONE = """
-set -e
-base=$(git -C "$1" rev-parse -q --verify "$5") || base="$4"  # pinned by an earlier start of this very run
-echo "$base"
-if [ -e "$2/.git/overnight-ready" ]; then exit 0; fi
-git -C "$1" update-ref "$5" "$base"
-rm -rf "$2"
-git -c core.hooksPath=/dev/null clone -q --shared --no-checkout --template= "$1" "$2"
-cd "$2"
-git remote remove origin
-[ -z "$6" ] || printf '%s\\n' "$6" > .git/shallow
-git -c core.hooksPath=/dev/null checkout -q -b "$3" "$base"
-: > .git/overnight-ready
-"""
-_FRESH = """
-set -e
-if [ -e "$2/.git/overnight-ready" ]; then exit 0; fi
-rm -rf "$2"
-git init -q --template= "$2"
-printf '%s\\n' "$1/.git/objects" > "$2/.git/objects/info/alternates"
-[ ! -e "$1/.git/shallow" ] || cp "$1/.git/shallow" "$2/.git/shallow"
-git -C "$2" -c core.hooksPath=/dev/null checkout -q --detach "$3"
-: > "$2/.git/overnight-ready"
-"""
-# What the agent has is copied as files or read as objects; its configuration is never where git looks for one.
-# Repositories inside the work tree stay shut: `git add` would start git in them, with their configuration and filters.
-_READ = """
-set -e
-[ -d "$1/.git/objects" ] || { echo "there is no repository in $1 any more" >&2; exit 1; }
-rm -rf "$2"
-git init -q --bare --template= "$2"
-printf '%s\\n' "$1/.git/objects" > "$2/objects/info/alternates"
-rm -rf "$2/refs"
-cp -R "$1/.git/refs" "$2/refs"
-cp "$1/.git/HEAD" "$2/HEAD"
-for name in packed-refs shallow; do
-  [ ! -e "$1/.git/$name" ] || cp "$1/.git/$name" "$2/$name"
-done
-export GIT_DIR="$2"
-git for-each-ref --format='%(objectname) %(refname)' refs/heads refs/stash
-head=$(git rev-parse -q --verify HEAD) || head="$3"
-echo "$head HEAD"
-export GIT_WORK_TREE="$1" GIT_INDEX_FILE="$2/index"
-git read-tree "$head"
-cd "$1"
-git ls-files -s | awk -F '\\t' '/^160000/ {print $2}' | git update-index --skip-worktree --stdin
-git -c core.fsmonitor=false -c core.hooksPath=/dev/null add -A --ignore-errors . 2> "$2/said" || missed=yes
-tree=$(git write-tree)
-[ "$tree" = "$(git rev-parse "$head^{tree}")" ] || echo "$(git commit-tree -p "$head" -m "$4" "$tree") leftovers"
-[ -z "$missed" ] || grep '^error' "$2/said" | head -n 20 | sed 's/^error: /missed /'
-"""
-_NAMES = """
-git --git-dir="$1" diff-tree -r --no-renames --name-only -z "$2" "$3"
-"""
+_PACK = b"\npack\n"
 
 
 class Workspaces:
@@ -150,7 +81,7 @@ class Workspaces:
 
     def _clone(self, *args: str) -> str:
         """Make the clone, or leave the one that is there; the base it was made from."""
-        return self._sh("clone", _CLONE, *args, timeout_s=_LONG_S).out.decode().strip()
+        return self._sh("clone", errands.CLONE, *args, timeout_s=_LONG_S).out.decode().strip()
 
     def _mirror(self, mirror: str) -> threading.Lock:
         """One at a time per mirror: twenty tasks with one base must send it once."""
@@ -159,7 +90,7 @@ class Workspaces:
 
     def _bring_base(self, plan: RunPlan, repo: Repo | None, mirror: str, pin: str) -> str:
         """Put the base commit into the mirror; returns it. `pin` is the ref that will keep it for this run."""
-        pins = _refs(self._sh("mirror", _MIRROR, mirror).out.decode())
+        pins = _refs(self._sh("mirror", errands.MIRROR, mirror).out.decode())
         if pin in pins:  # from an earlier start of this very run, whose clone may exist
             return pins[pin]
         if repo is None:
@@ -190,26 +121,29 @@ class Workspaces:
 
         Returns `place`.
         """
-        self._sh("clone", _FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
+        self._sh("clone", errands.FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
         return place
 
     def _collect(self, plan: RunPlan, handle: RunHandle, repo: Repo) -> Collected:
         base, borrowed = handle.base_sha, f"{handle.run_dir}/collect.git"
         message = f"Uncommitted work of {plan.run_id}"
-        read = self._sh("read", _READ, handle.work_dir, borrowed, base, message, timeout_s=_LONG_S)
-        tips, missed = _read(read.out.decode("utf-8", "replace"))
+        haves = repo.having([base])
+        with closing(self._said(errands.READ, handle.work_dir, borrowed, base, message, *haves)) as said:
+            tips, missed = _read(next(said).decode("utf-8", "replace"))
+            pack = next(said, None)
+            if pack is not None:
+                repo.take_pack(chain([pack], said), plan.limits.max_collect_bytes)
         head, left = tips.pop("HEAD"), tips.pop("leftovers", None)
         tip = tips.pop(f"refs/heads/{plan.branch}", base)
         if tip == base:
             tip = head
         spot = f"refs/overnight/{plan.run_id}"
         refs = {f"{spot}/other/{r.removeprefix('refs/')}": s for r, s in {**tips, "HEAD": head}.items() if s != tip}
-        self._bring(plan, repo, borrowed, [tip, *refs.values()], base)
         if tip != base and not repo.is_ancestor(base, tip):
             refs[f"{spot}/other/heads/{plan.branch}"], tip = tip, base
         refs = {ref: sha for ref, sha in refs.items() if sha != base}
         heads = {f"{spot}/head": tip} if tip != base else {}
-        repo.set_refs({**refs, **heads, **({f"{spot}/base": base} if repo.has(base) else {})})
+        repo.set_refs({**refs, **heads, **({f"{spot}/base": base} if haves or repo.has(base) else {})})
         leftovers = self._leftovers(plan, handle, repo, (head, left or head), missed) if left or missed else None
         found = Collected(repo=str(repo.path), base_sha=base, others=refs, leftovers=leftovers)
         if not heads:
@@ -220,21 +154,38 @@ class Workspaces:
         named = {"branch": plan.branch} if branched else {"others": {**refs, **heads}}
         return found.model_copy(update={**counted, **named})
 
-    def _bring(self, plan: RunPlan, repo: Repo, borrowed: str, tips: list[str], base: str) -> None:
-        """Fetch what `tips` hold beyond `base`; all they hold when the base is not at home (first run of a URL)."""
-        wanted = [sha for sha in dict.fromkeys(tips) if sha != base]
-        if wanted:
-            repo.take_pack(self._pull(borrowed, wanted, repo.having([base])), plan.limits.max_collect_bytes)
+    def _said(self, script: str, *args: str) -> Generator[bytes, None, None]:
+        """What a script says: the lines it begins with, then the bytes of the pack it may end with. One call for both:
+        each costs the host an interpreter.
+        """
+        channel = self._remote.pipe(["/bin/sh", "-c", script, "sh", *args], env=_GIT_ENV, time_s=_WHOLE_S)
+        try:
+            with _in_time("reading on the host"):
+                channel.close_input()
+                head, more = b"\n", True
+                while more and _PACK not in head and len(head) < _OUTPUT_BYTES:
+                    more = bool(data := channel.recv(256 * 1024, _LONG_S))
+                    head += data
+                lines, _, data = head.partition(_PACK)
+                yield lines[1:]
+                while data := data or channel.recv(256 * 1024, _LONG_S):
+                    yield data
+                    data = b""
+                if channel.exit_code(_QUICK_S) != 0:
+                    raise _workspace_error("read on the host", channel.errors())
+        finally:
+            channel.close()
 
     def _leftovers(
         self, plan: RunPlan, handle: RunHandle, repo: Repo, between: tuple[str, str], missed: tuple[str, ...]
     ) -> Leftovers:
         """Bring the uncommitted work after the commits, in a pack of its own: too much of it must not cost them."""
         borrowed, ref = f"{handle.run_dir}/collect.git", f"refs/overnight/{plan.run_id}/wip"
-        names = self._sh("read", _NAMES, borrowed, *between).out.decode("utf-8", "replace")
+        names = self._sh("read", errands.NAMES, borrowed, *between).out.decode("utf-8", "replace")
         files = [name for name in names.split("\0") if name]
         try:
-            self._bring(plan, repo, borrowed, [between[1]], between[0])
+            pack = self._pull(borrowed, [between[1]], repo.having([between[0]]))
+            repo.take_pack(pack, plan.limits.max_collect_bytes)
             repo.set_refs({ref: between[1]})
         except GitError as error:
             ref = f"{handle.host}:{handle.work_dir}"
@@ -245,7 +196,7 @@ class Workspaces:
         """The host fetches the URL with its own user's configuration: that is where its credentials are."""
         env = {n: v for n, v in _GIT_ENV.items() if not n.startswith("GIT_CONFIG")}
         env["HOME"] = self._remote.install().home
-        done = self._sh("fetch", _FETCH, mirror, plan.repo, plan.base, pin, env=env, timeout_s=_LONG_S)
+        done = self._sh("fetch", errands.FETCH, mirror, plan.repo, plan.base, pin, env=env, timeout_s=_LONG_S)
         return done.out.decode().strip()
 
     def _push(self, repo: Repo, mirror: str, tip: str, haves: list[str]) -> None:
@@ -315,7 +266,7 @@ def _refs(text: str) -> dict[str, str]:
 
 
 def _read(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The lines of `_READ`: tips by name, and what git said of files that it could not save."""
+    """The lines of `errands.READ`: tips by name, and what git said of files that it could not save."""
     lines = text.splitlines()
     missed = tuple(line.removeprefix("missed ") for line in lines if line.startswith("missed "))
     return _refs("\n".join(line for line in lines if not line.startswith("missed "))), missed

@@ -18,7 +18,7 @@ GROUPS = (
     ("kinds",),
     ("failures", "env", "sample", "events", "inventory", "sampler", "facts", "harnessentry", "traps", "lockplace"),
     ("lockfile", "route", "handle", "keyshape", "redact"),
-    ("layers", "routeenv", "wire", "spec", "transcript", "yamlfile"),
+    ("errands", "layers", "routeenv", "wire", "spec", "transcript", "yamlfile"),
     ("plan", "batchfile", "form", "silence", "stop", "outcome", "collected", "report", "morning", "ledger", "past"),
     ("harnesses", "hosts", "git", "probe", "keycheck", "soundness", "envtext", "explain", "lockdiff", "launchers"),
     (
