@@ -65,18 +65,21 @@ check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests, our own launcher
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 	@$(BIN)/overnight lock check .
 
-bench: $(DEV_STAMP) ## what a task costs Prefect; how fast the doctor is, and what it names of 75 planted faults; the alarm against planted nights
+bench: $(DEV_STAMP) ## what a night costs against peers: tests/bench/RESULTS.md; the doctor's speed, and what it names of 75 faults; the alarm
 	@tests/provide
+	-@$(BIN)/python -m tests.bench $(BENCH)
 	@$(BIN)/python -m tests.bench.prefect_cost
 	@$(BIN)/python -m tests.bench.doctor_speed
 	@$(BIN)/python -m tests.bench.planted
 	@$(BIN)/python -m tests.bench.alarm
 
-locks: $(DEV_STAMP) ## resolve the two lock files anew
+locks: $(DEV_STAMP) ## resolve the lock files anew, the peers' of the bench among them
 	@$(BIN)/uv pip compile pyproject.toml --extra setup --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra setup --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements-dev.lock
+	@$(BIN)/uv pip compile tests/bench/peers.in --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o tests/bench/peers.lock
 
 clean: ## remove the virtual environment and caches of this folder
-	@rm -rf $(VENV) $(NEWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) $(NEWEST) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

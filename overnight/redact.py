@@ -64,7 +64,7 @@ class Mask:
 
 
 def _beginning(tail: bytes, secret: bytes) -> int:
-    """Where the beginning of a longer secret ends `tail`; its length if nowhere. Every event of a night comes by here."""
+    """Where the beginning of a longer secret ends `tail`; its length if nowhere. Every event comes by here."""
     at = tail.find(secret[:1])
     while at >= 0 and not (len(tail) - at < len(secret) and secret.startswith(tail[at:])):
         at = tail.find(secret[:1], at + 1)

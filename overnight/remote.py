@@ -132,9 +132,16 @@ class Remote:
         reason = failed[1].decode("utf-8", "replace") if failed else None
         return Done(code, bytes(out), err, truncated, reason)
 
-    def pipe(self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None) -> Channel:
-        """A command whose standard input and output are the channel. Not ended by time; close it."""
-        return self._exec(argv, cwd, env, None)
+    def pipe(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        time_s: float | None = None,
+    ) -> Channel:
+        """A command whose standard input and output are the channel; close it. The host ends it after `time_s`."""
+        return self._exec(argv, cwd, env, time_s)
 
     def follow(self) -> Channel:
         """A fresh channel to a follower, for `Follower`."""

@@ -11,17 +11,18 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from overnight import errands
 from overnight.collected import Collected, Leftovers
 from overnight.failures import CollectError, Evidence, FailureKind, WorkspaceError, fail
 from overnight.git import GitError, Repo
 from overnight.handle import RunHandle
-from overnight.hostgit import CLONE, FETCH, FRESH, MIRROR, NAMES, READ
 from overnight.plan import RunPlan
 from overnight.remote import Done, Remote
 from overnight.room import check_room
@@ -40,8 +41,9 @@ _GIT_ENV = {
     "GIT_COMMITTER_NAME": "overnight",
     "GIT_COMMITTER_EMAIL": "overnight@localhost",
 }
-_QUICK_S, _LONG_S = 60.0, 1800.0
+_QUICK_S, _LONG_S, _WHOLE_S = 60.0, 1800.0, 14_400.0
 _OUTPUT_BYTES = 4_000_000
+_PACK = b"\npack\n"
 
 
 class Origin(Protocol):
@@ -101,7 +103,7 @@ class Workspaces:
     def _clone(self, plan: RunPlan, mirror: str, work: str, base: str, pin: str, ends: str, floor_bytes: int) -> str:
         """Make the clone, or leave the one that is there; the base it was made from."""
         words = (mirror, work, plan.branch, base, pin, ends, str(floor_bytes))
-        base, free, age = self._sh("clone", CLONE, *words, timeout_s=_LONG_S).out.decode().split()
+        base, free, age = self._sh("clone", errands.CLONE, *words, timeout_s=_LONG_S).out.decode().split()
         if age == "new":
             check_room(int(free), floor_bytes, plan.route.host)
         return base
@@ -113,7 +115,7 @@ class Workspaces:
 
     def _bring_base(self, plan: RunPlan, repo: Repo | None, mirror: str, pin: str, floor_bytes: int) -> str:
         """Put the base commit into the mirror; returns it. `pin` is the ref that will keep it for this run."""
-        pins = _refs(self._sh("mirror", MIRROR, mirror).out.decode())
+        pins = _refs(self._sh("mirror", errands.MIRROR, mirror).out.decode())
         free = int(pins.pop("free"))
         if pin in pins:  # from an earlier start of this very run, which may live
             return pins[pin]
@@ -146,26 +148,29 @@ class Workspaces:
 
         Returns `place`.
         """
-        self._sh("clone", FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
+        self._sh("clone", errands.FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
         return place
 
     def _collect(self, plan: Origin, handle: RunHandle, repo: Repo) -> Collected:
         base, borrowed = handle.base_sha, f"{handle.run_dir}/collect.git"
         message = f"Uncommitted work of {plan.run_id}"
-        read = self._sh("read", READ, handle.work_dir, borrowed, base, message, timeout_s=_LONG_S)
-        tips, missed = _read(read.out.decode("utf-8", "replace"))
+        haves = repo.having([base])
+        with closing(self._said(errands.READ, handle.work_dir, borrowed, base, message, *haves)) as said:
+            tips, missed = _read(next(said).decode("utf-8", "replace"))
+            pack = next(said, None)
+            if pack is not None:
+                repo.take_pack(chain([pack], said), plan.limits.max_collect_bytes)
         head, left = tips.pop("HEAD"), tips.pop("leftovers", None)
         tip = tips.pop(f"refs/heads/{plan.branch}", base)
         if tip == base:
             tip = head
         spot = f"refs/overnight/{plan.run_id}"
         refs = {f"{spot}/other/{r.removeprefix('refs/')}": s for r, s in {**tips, "HEAD": head}.items() if s != tip}
-        self._bring(plan, repo, borrowed, [tip, *refs.values()], base)
         if tip != base and not repo.is_ancestor(base, tip):
             refs[f"{spot}/other/heads/{plan.branch}"], tip = tip, base
         refs = {ref: sha for ref, sha in refs.items() if sha != base}
         heads = {f"{spot}/head": tip} if tip != base else {}
-        repo.set_refs({**refs, **heads, **({f"{spot}/base": base} if repo.has(base) else {})})
+        repo.set_refs({**refs, **heads, **({f"{spot}/base": base} if haves or repo.has(base) else {})})
         leftovers = self._leftovers(plan, handle, repo, (head, left or head), missed) if left or missed else None
         found = Collected(repo=str(repo.path), base_sha=base, others=refs, leftovers=leftovers)
         if not heads:
@@ -176,21 +181,38 @@ class Workspaces:
         named = {"branch": plan.branch} if branched else {"others": {**refs, **heads}}
         return found.model_copy(update={**counted, **named})
 
-    def _bring(self, plan: Origin, repo: Repo, borrowed: str, tips: list[str], base: str) -> None:
-        """Fetch what `tips` hold beyond `base`; all they hold when the base is not at home (first run of a URL)."""
-        wanted = [sha for sha in dict.fromkeys(tips) if sha != base]
-        if wanted:
-            repo.take_pack(self._pull(borrowed, wanted, repo.having([base])), plan.limits.max_collect_bytes)
+    def _said(self, script: str, *args: str) -> Generator[bytes, None, None]:
+        """What a script says: the lines it begins with, then the bytes of the pack it may end with. One call for both:
+        each costs the host an interpreter.
+        """
+        channel = self._remote.pipe(["/bin/sh", "-c", script, "sh", *args], env=_GIT_ENV, time_s=_WHOLE_S)
+        try:
+            with _in_time("reading on the host"):
+                channel.close_input()
+                head, more = b"\n", True
+                while more and _PACK not in head and len(head) < _OUTPUT_BYTES:
+                    more = bool(data := channel.recv(256 * 1024, _LONG_S))
+                    head += data
+                lines, _, data = head.partition(_PACK)
+                yield lines[1:]
+                while data := data or channel.recv(256 * 1024, _LONG_S):
+                    yield data
+                    data = b""
+                if channel.exit_code(_QUICK_S) != 0:
+                    raise _workspace_error("read on the host", channel.errors())
+        finally:
+            channel.close()
 
     def _leftovers(
         self, plan: Origin, handle: RunHandle, repo: Repo, between: tuple[str, str], missed: tuple[str, ...]
     ) -> Leftovers:
         """Bring the uncommitted work after the commits, in a pack of its own: too much of it must not cost them."""
         borrowed, ref = f"{handle.run_dir}/collect.git", f"refs/overnight/{plan.run_id}/wip"
-        names = self._sh("read", NAMES, borrowed, *between).out.decode("utf-8", "replace")
+        names = self._sh("read", errands.NAMES, borrowed, *between).out.decode("utf-8", "replace")
         files = [name for name in names.split("\0") if name]
         try:
-            self._bring(plan, repo, borrowed, [between[1]], between[0])
+            pack = self._pull(borrowed, [between[1]], repo.having([between[0]]))
+            repo.take_pack(pack, plan.limits.max_collect_bytes)
             repo.set_refs({ref: between[1]})
         except GitError as error:
             ref = f"{handle.host}:{handle.work_dir}"
@@ -201,7 +223,7 @@ class Workspaces:
         """The host fetches the URL with its own user's configuration: that is where its credentials are."""
         env = {n: v for n, v in _GIT_ENV.items() if not n.startswith("GIT_CONFIG")}
         env["HOME"] = self._remote.install().home
-        done = self._sh("fetch", FETCH, mirror, plan.repo, plan.base, pin, env=env, timeout_s=_LONG_S)
+        done = self._sh("fetch", errands.FETCH, mirror, plan.repo, plan.base, pin, env=env, timeout_s=_LONG_S)
         return done.out.decode().strip()
 
     def _push(self, repo: Repo, mirror: str, tip: str, haves: list[str]) -> None:
@@ -271,7 +293,7 @@ def _refs(text: str) -> dict[str, str]:
 
 
 def _read(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The lines of `READ`: tips by name, and what git said of files that it could not save."""
+    """The lines of `errands.READ`: tips by name, and what git said of files that it could not save."""
     lines = text.splitlines()
     missed = tuple(line.removeprefix("missed ") for line in lines if line.startswith("missed "))
     return _refs("\n".join(line for line in lines if not line.startswith("missed "))), missed

@@ -18,7 +18,7 @@ GROUPS = (
     ("kinds",),
     ("failures", "env", "sample", "events", "inventory", "sampler", "facts", "harnessentry", "traps", "lockplace"),
     ("lockfile", "route", "handle", "keyshape", "redact"),
-    ("layers", "routeenv", "wire", "spec", "transcript", "yamlfile"),
+    ("errands", "layers", "routeenv", "wire", "spec", "transcript", "yamlfile"),
     (
         "plan",
         "batchfile",
@@ -55,7 +55,6 @@ GROUPS = (
         "reprobe",
         "watch",
         "guard",
-        "hostgit",
         "workspace",
         "station",
         "hostcheck",

@@ -1,10 +1,10 @@
 """All that is measured against a bar, in one run; the table is written to `tests/bench/RESULTS.md`.
 
-    python -m tests.bench [PART ...]
+    python -m tests.bench [--brief] [PART ...]
 
 Each part is a process of its own, as `python -m tests.bench.PART`. Parts that
-are not named keep what an earlier run of the same day found, in
-`.overnight/bench`, with their own time. The exit code is 0 when no bar was missed.
+are not named keep what an earlier run found, in `.overnight/bench`, with their
+own time. The exit code is 0 when no bar was missed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,14 @@ from tests.bench.rig import Part, machine, table
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".overnight" / "bench"
 RESULTS = Path(__file__).with_name("RESULTS.md")
+BRIEF = {
+    "overhead": "--runs 30 --rounds 1 --ansible 1",
+    "streams": "--seconds 10 --most 1000",
+    "throughput": "--megabytes 300 --rounds 3",
+    "collection": "--megabytes 200 --rounds 1",
+    "truth": "--rounds 2 --patient 1",
+    "share": "--tasks 12",
+}
 PARTS = ("overhead", "streams", "throughput", "collection", "truth", "share")
 
 
@@ -36,7 +44,7 @@ def written(parts: Sequence[tuple[Part, datetime]], of_machine: str, versions: s
         "",
         "Made by `make bench`, never by hand.",
         "",
-        f"Machine: {of_machine}. {versions}.",
+        f"Machine: {of_machine}, load {os.getloadavg()[0]:.0f} at the end. {versions}.",
         "",
         f"{bars - len(missed)} of {bars} bars met." + (" Missed:" if missed else ""),
         *(f"- {each}" for each in missed),
@@ -50,11 +58,14 @@ def written(parts: Sequence[tuple[Part, datetime]], of_machine: str, versions: s
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
-    wanted: list[str] = parser.parse_args().parts or list(PARTS)
+    parser.add_argument("--brief", action="store_true", help="smaller and fewer rounds, for a machine that others use")
+    options = parser.parse_args()
+    wanted: list[str] = options.parts or list(PARTS)
     KEPT.mkdir(parents=True, exist_ok=True)
     peers.provide()
     for name in wanted:
         argv = [sys.executable, "-m", f"tests.bench.{name}", "--json", str(KEPT / f"{name}.json")]
+        argv += BRIEF[name].split() if options.brief else []
         subprocess.run(argv, check=True, cwd=ROOT)
     found = [(Part.read(path), moment(path)) for name in PARTS if (path := KEPT / f"{name}.json").exists()]
     names = ("prefect", "paramiko", "asyncssh")

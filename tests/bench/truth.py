@@ -101,13 +101,13 @@ def measure(rounds: int, patient: int) -> tuple[Row, ...]:
             Row("the same from the start of the command, Prefect's private server started for it", f"{whole:.1f} s"),
         ]
         if waiting is not None:
-            last = waiting.communicate(timeout=PATIENCE_S)[0].strip()
+            last = waiting.communicate(timeout=PATIENCE_S)[0].strip().splitlines()[-1]
             patient_s = time.monotonic() - began
             said = last[:60].replace("|", " ").replace("\n", " ")
             rows.insert(
                 1,
                 Row(
-                    f"peer: the agent's own defaults in text mode, which end with `{said}`",
+                    f"peer: the agent's own defaults in text mode, whose last line is `{said}`",
                     f"{asking:.1f} s",
                     f"{patient_s:.0f} s",
                     f"{asking / patient_s:.3f} x",

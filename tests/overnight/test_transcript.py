@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,3 +54,14 @@ def test_first_and_last_look_for_any_of_the_acts() -> None:
     assert last is not None
     assert (first.at_s, last.at_s) == (1.0, 3.0)
     assert transcript.last(Act.RESULT) is None
+
+
+@given(st.lists(st.sampled_from((Act.SPOKE, Act.ERROR, Act.RESULT, Act.OTHER)), max_size=12))
+def test_the_last_of_any_acts_is_the_one_that_looking_at_all_of_them_finds(acts: list[Act]) -> None:
+    transcript = Transcript(limit=4)
+    transcript.add_events(1.0, [AgentEvent(act, text=str(number)) for number, act in enumerate(acts)])
+    for asked in ((Act.ERROR,), (Act.SPOKE, Act.RESULT), (Act.SPOKE, Act.ERROR, Act.RESULT), (Act.DENIED,)):
+        wanted = next((said for said in reversed(transcript.said) if said.event.act in asked), None)
+        assert transcript.last(*asked) is wanted
+        assert replace(transcript).last(*asked) is wanted
+    assert replace(transcript, said=deque()).last(Act.SPOKE, Act.ERROR) is None

@@ -1,7 +1,4 @@
-"""What git does on a host: shell scripts, with what they are given as arguments.
-
-Each is `/bin/sh -c SCRIPT sh ARGUMENTS`, and may be repeated.
-"""
+"""What git is told to do on a host, as scripts of its shell: `$1` and on are given with each, as `workspace` says."""
 
 from __future__ import annotations
 
@@ -76,6 +73,9 @@ git -c core.fsmonitor=false -c core.hooksPath=/dev/null add -A --ignore-errors .
 tree=$(git write-tree)
 [ "$tree" = "$(git rev-parse "$head^{tree}")" ] || echo "$(git commit-tree -p "$head" -m "$4" "$tree") leftovers"
 [ -z "$missed" ] || grep '^error' "$2/said" | head -n 20 | sed 's/^error: /missed /'
+new=$({ git for-each-ref --format='%(objectname)' refs/heads refs/stash; echo "$head"; } | grep -v "^$3") || exit 0
+echo pack
+printf '%s\\n' $new ${5:+"^$5"} | git pack-objects --revs --thin --stdout -q --delta-base-offset
 """
 NAMES = """
 git --git-dir="$1" diff-tree -r --no-renames --name-only -z "$2" "$3"
