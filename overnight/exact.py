@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from math import prod
+from math import log, prod
 
 from overnight.report import Share
 
@@ -35,11 +35,13 @@ def independence(sizes: Sequence[int], failures: Sequence[int]) -> tuple[float, 
         likely table with these margins: no split of these runs could do better.
         Beyond 200,000 tables both are found by 9,999 random ones, always the same.
     """
+    if max(sizes) == 1:
+        return 1.0, 1.0  # every table is as likely as any other
+    failed = sum(failures)
     if prod(size + 1 for size in sizes) > _TABLES:
-        return _drawn(sizes, failures)
+        return _drawn(sizes, failures, failed)
     from scipy.stats import multivariate_hypergeom
 
-    failed = sum(failures)
     ways = product(*(range(min(size, failed) + 1) for size in sizes[:-1]))
     full = [(*way, failed - sum(way)) for way in ways if 0 <= failed - sum(way) <= sizes[-1]]
     chances = multivariate_hypergeom.pmf(full, m=list(sizes), n=failed)
@@ -47,12 +49,14 @@ def independence(sizes: Sequence[int], failures: Sequence[int]) -> tuple[float, 
     return float(chances[chances <= own * _SAME].sum()), float(chances[chances <= least * _SAME].sum())
 
 
-def _drawn(sizes: Sequence[int], failures: Sequence[int]) -> tuple[float, float]:
-    from scipy.stats import MonteCarloMethod, fisher_exact
+def _drawn(sizes: Sequence[int], failures: Sequence[int], failed: int) -> tuple[float, float]:
+    """The table at hand counts as one of those drawn, so the chance is never 0."""
+    from scipy.stats import multivariate_hypergeom
 
-    table = [[failed, size - failed] for size, failed in zip(sizes, failures, strict=True)]
-    drawn = fisher_exact(table, method=MonteCarloMethod(n_resamples=_DRAWS, rng=_SEED))
-    return float(drawn.pvalue), 1 / (_DRAWS + 1)
+    tables = multivariate_hypergeom(m=list(sizes), n=failed, seed=_SEED)
+    bar = tables.logpmf(list(failures)) + log(_SAME)
+    as_rare = 1 + int((tables.logpmf(tables.rvs(size=_DRAWS)) <= bar).sum())
+    return as_rare / (_DRAWS + 1), 1 / (_DRAWS + 1)
 
 
 def holm(chances: Sequence[float]) -> list[float]:

@@ -49,6 +49,12 @@ def test_too_many_tables_are_drawn_and_come_out_near(monkeypatch: pytest.MonkeyP
     assert drawn == independence(sizes, failures)[0], "twice the same report"
 
 
+def test_as_many_groups_as_a_large_night_has() -> None:
+    assert independence([1] * 500, [1] * 250 + [0] * 250) == (1.0, 1.0), "a repository a task says nothing"
+    assert independence([2] * 250, [1] * 250)[0] > 0.5
+    assert independence([20] * 24, [20] * 12 + [0] * 12)[0] == 1e-4
+
+
 def test_wilsons_interval() -> None:
     """Figures of Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20."""
     assert (share(81, 263).low, share(81, 263).high) == (0.2553, 0.3662)
