@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -28,7 +27,7 @@ from flows.spread import find_unit
 from overnight.failures import BadInput
 from overnight.ledger import Ledger, write
 from overnight.morning import summary
-from overnight.night import Night, now
+from overnight.night import Night
 from overnight.report import EXIT_FAILED, EXIT_INTERRUPTED, BatchReport
 from overnight.station import Interrupt
 
@@ -65,7 +64,6 @@ def run_batch(
     else:
         prepared = prepare(files, lock, only, os.environ)
     quiet_console()
-    began = now()
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(sys.stderr))
         interrupt = stack.enter_context(Interrupts(on_interrupt, progress))
@@ -75,10 +73,11 @@ def run_batch(
             if prepared.batch.spread:
                 asyncio.run(find_unit())
             batch_id = record(with_hosts(prepared), directory).batch_id
-        progress.tell(batch_id, "batch", f"state in {directory / 'batches' / batch_id}")
+        report_path = directory / "batches" / batch_id / "report.json"
+        before = stamp(report_path)
+        progress.tell(batch_id, "batch", f"state in {report_path.parent}")
         words, orderly = _carry_out(directory, batch_id, lock, Desk(progress.tell, interrupt.opened), server)
-    report_path = directory / "batches" / batch_id / "report.json"
-    report = _written_since(report_path, began)
+    report = written_anew(report_path, before)
     if report is None:
         sys.stderr.write(f"The batch ended without a report: {words}\n")
         code = EXIT_INTERRUPTED if interrupt.happened else EXIT_FAILED
@@ -140,12 +139,23 @@ def _check_resumable(ledger: Ledger) -> None:
         pass
 
 
-def _written_since(path: Path, began: datetime) -> BatchReport | None:
-    """The report of this very start; one of an earlier start of the batch does not count."""
-    if not path.exists():
+def stamp(path: Path) -> tuple[int, int] | None:
+    """What tells one writing of a file from another, as each makes a new one; None when there is no file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
         return None
-    report = BatchReport.model_validate_json(path.read_text(encoding="utf-8"))
-    return report if report.ended_at >= began else None
+    return found.st_ino, found.st_mtime_ns
+
+
+def written_anew(path: Path, before: tuple[int, int] | None) -> BatchReport | None:
+    """The report of this very start; one of an earlier start of the batch does not count.
+
+    Its own moments decide nothing: a clock may be set back in the night.
+    """
+    if stamp(path) in (None, before):
+        return None
+    return BatchReport.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 async def _run(directory: Path, batch_id: str, lock: str) -> State[Any]:

@@ -64,13 +64,18 @@ def _kill_controller(here: World, fault: Fault) -> Struck | None:
 
 def _kill_prefect(here: World, fault: Fault) -> Struck | None:
     pid = here.prefect().get("pid")
-    if pid is None:
+    if pid is None or not _ended(pid):
         return None
+    return Struck(f"server {pid}")
+
+
+def _ended(pid: int) -> bool:
+    """Kill it; False when it had gone by itself."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        return None
-    return Struck(f"server {pid}")
+        return False
+    return True
 
 
 def _living(here: World, pick: int) -> tuple[str, str, int] | None:
@@ -84,19 +89,17 @@ def _living(here: World, pick: int) -> tuple[str, str, int] | None:
 def _kill_supervisor(here: World, fault: Fault) -> Struck | None:
     found = _living(here, fault.pick)
     pid = here.machines[found[0]].supervisor_of(found[1]) if found else None
-    if found is None or pid is None:
+    if found is None or pid is None or not _ended(pid):
         return None
-    os.kill(pid, signal.SIGKILL)
     if fault.by_hand:  # the agent with it: nobody is left to be found
-        os.kill(found[2], signal.SIGKILL)
+        _ended(found[2])
     return Struck(f"supervisor of {found[1]}{' and its agent' * fault.by_hand}", found[0], found[1])
 
 
 def _kill_agent(here: World, fault: Fault) -> Struck | None:
     found = _living(here, fault.pick)
-    if found is None:
+    if found is None or not _ended(found[2]):
         return None
-    os.kill(found[2], signal.SIGKILL)
     return Struck(f"agent of {found[1]}", found[0], found[1])
 
 

@@ -46,6 +46,7 @@ LOST = {
     "kill-supervisor": Ending("lost", (_K.LOST,), ("supervisor",)),
 }
 KILLED = Ending("failed", (_K.UNKNOWN, _K.HARNESS_CRASHED), ("signal 9",))
+CRASHED = Ending("failed", (_K.UNKNOWN, _K.HARNESS_CRASHED), ("exit code",))
 SPACE = ("no space", "disk", "enospc", "bytes free", "errno 28")
 FULL = Ending(
     "failed",
@@ -128,11 +129,14 @@ def _never_began(hits: list[Hit]) -> Iterator[Ending]:
 
 def _ended_itself(run: RunReport, work: Work, agent: Agent, hits: list[Hit]) -> Iterator[Ending]:
     """What its own end makes of it, and what hit it in the moment between that end and its record."""
-    full = any(hit.kind == "fill-disk" and _overlaps(hit, agent.first - 5, agent.last + 30) for hit in hits)
+    fills = [hit for hit in hits if hit.kind == "fill-disk" and _overlaps(hit, agent.first - 5, agent.last + 30)]
+    full = bool(fills)
     if work.shape not in NEVER_ENDS and not (full and agent.problem):
         yield NATURAL[work.shape]
     if full:
         yield FULL
+    if agent.problem and any(0 < hit.until < agent.last + RECORDED_S for hit in fills):
+        yield CRASHED  # there was room again when its end was recorded, and none for its last words
     for hit in hits:
         if agent.last - AT_ONCE_S < hit.at < agent.last + RECORDED_S:
             if hit.kind in LOST:

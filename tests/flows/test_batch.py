@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flows.attempts import end_state
+from flows.run_batch import stamp, written_anew
+from overnight import ledger
 from overnight.failures import Evidence, FailureError, FailureKind, fail
 from tests.overnight.samples import report, run
 
@@ -25,3 +29,15 @@ def test_an_interrupt_after_the_last_success_is_no_crash() -> None:
     state = end_state(report(run()).model_copy(update={"exit_code": 130}))
     assert state.is_cancelled()
     assert state.message == "1 succeeded"
+
+
+def test_a_report_counts_as_this_starts_own_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    path, told = tmp_path / "report.json", report(run())
+    assert written_anew(path, stamp(path)) is None
+    earlier = stamp(path)
+    ledger.write(path, told.to_json())  # it says that it ended years ago
+    assert written_anew(path, earlier) == told
+    before = stamp(path)
+    assert written_anew(path, before) is None
+    ledger.write(path, told.to_json())
+    assert written_anew(path, before) == told
