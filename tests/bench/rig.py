@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,8 @@ def parser(doc: str | None, **numbers: int) -> argparse.ArgumentParser:
 
 
 def tell(part: Part, path: Path | None) -> None:
-    """Print a part, and write it where `make bench` collects it."""
+    """Print a part, and write it where `make bench` collects it, with how busy the machine was."""
+    part = replace(part, notes=(*part.notes, f"Load of the machine meanwhile: {os.getloadavg()[1]:.0f}."))
     sys.stdout.write("\n".join([f"## {part.title}", "", *table(part.rows), "", *part.notes, ""]))
     sys.stdout.flush()
     if path is not None:
