@@ -2,7 +2,7 @@
 
 Runs as `python3 -I -S THIS OP`, everything else is one JSON line on standard
 input. Standard library only, Python 3.8 or newer, imports nothing of ours; of the library
-only what every call needs, since shutil and hashlib made each a third slower. It
+only what every call needs, since shutil and hashlib made each slower. It
 is one file, longer than our others, because it travels: one upload, one hash,
 nothing on the host that could be half of another version.
 
