@@ -97,6 +97,7 @@ class Machine:
             "port": self.link.port,
             "user": pwd.getpwuid(os.getuid()).pw_name,
             "key_file": str(self.folder / "user_key"),
+            "min_free_bytes": 0,  # its small disk is there to be filled
             "host_key": " ".join((self.folder / "host_key.pub").read_text().split()[:2]),
             "slots": slots,
             "path": [str(agents)],
