@@ -35,7 +35,7 @@ demo: $(RUN_STAMP) ## replay the incident: real agent, emulated provider, no acc
 
 test: check ## everything: real sshd, Prefect server, browser pages, agent CLIs
 	@tests/provide
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile || $(BIN)/python -m tests.again
 
 test-fast: $(DEV_STAMP) ## all but Prefect's server, sshd and agent CLIs
 	@$(BIN)/python -m pytest -q -n 2 -m "not full"

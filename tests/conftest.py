@@ -17,8 +17,6 @@ _KEPT = ("PATH", "LANG", "TMPDIR", "CI", "VIRTUAL_ENV")
 _NETWORK = ("PROXY", "CERT", "CA_BUNDLE", "SSL", "PIP_", "NPM_", "NODE_EXTRA")
 INSTALLER = {n: v for n, v in os.environ.items() if n == "PATH" or any(part in n.upper() for part in _NETWORK)}
 """What npm and pip need to reach their registries; not so in a worker, whose parent has cleared it all."""
-MOST_AGAIN = 3
-"""So many tests of real processes may need a second run on a busy machine; more is no accident."""
 AGENTS = Path(__file__).resolve().parent.parent / ".overnight" / "agents"
 
 
@@ -39,32 +37,6 @@ HOME = Path(_clear_environment())
 def pytest_configure_node(node: Any) -> None:
     """Hand `INSTALLER` on, where tests run side by side."""
     node.workerinput["installer"] = INSTALLER
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test of real processes that fails is run once more; the summary names it, and `MOST_AGAIN` bounds it."""
-    for item in items:
-        if item.get_closest_marker("full"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
-
-
-def _first_runs(config: pytest.Config) -> list[pytest.TestReport]:
-    terminal = config.pluginmanager.get_plugin("terminalreporter")  # none in a worker: the controller hears of all
-    return terminal.stats.get("rerun", []) if terminal else []
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if len(_first_runs(session.config)) > MOST_AGAIN:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    first = _first_runs(config)
-    if first:
-        terminalreporter.section(f"needed a second run: {len(first)}, at most {MOST_AGAIN} may")
-    for report in first:
-        terminalreporter.write_line(f"{report.nodeid}\n{report.longreprtext[-2000:]}\n")
 
 
 @pytest.fixture(scope="session")
