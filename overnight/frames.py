@@ -25,15 +25,15 @@ class Frames:
     def __init__(self, channel: Channel, silence_s: float) -> None:
         self._channel = channel
         self._silence_s = silence_s
-        self._pending = bytearray()
+        self._pending, self._at = b"", 0
 
     def next(self) -> tuple[dict[str, Any], bytes]:
         """A frame and the bytes that came with it; blocks until it is there."""
-        while (end := self._pending.find(b"\n")) < 0:
+        while (end := self._pending.find(b"\n", self._at)) < 0:
             self._more()
-        frame = self._read(self._take(end + 1))
+        frame = self._read(self._take(end + 1 - self._at))
         size = frame.get("n", 0)
-        while len(self._pending) < size:
+        while len(self._pending) - self._at < size:
             self._more()
         return frame, self._take(size)
 
@@ -49,12 +49,12 @@ class Frames:
         if not data:
             words = self._channel.errors().decode("utf-8", "replace").strip()[-300:]
             raise self._broken(f"the follower on the host ended: {words or 'no words'}")
-        self._pending += data
+        self._pending, self._at = self._pending[self._at :] + data, 0
 
     def _broken(self, seen: str) -> HostError:
         return HostError(fail(FailureKind.HOST_UNREACHABLE, Evidence(source="host", seen=seen)))
 
     def _take(self, size: int) -> bytes:
-        taken = bytes(self._pending[:size])
-        del self._pending[:size]
+        taken = self._pending[self._at : self._at + size]
+        self._at += size
         return taken

@@ -26,6 +26,7 @@ class Mask:
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
         self._any = re.compile(b"|".join(map(re.escape, self._secrets)) or rb"(?!)")
         self._longest = max(map(len, self._secrets), default=0)
+        self._begun_by = frozenset(b"".join(secret[:-1] for secret in self._secrets))
         self._held = b""
 
     @property
@@ -58,6 +59,8 @@ class Mask:
 
     def _hold_from(self, data: bytes, start: int) -> int:
         """The first place from `start` on whose rest is the beginning of a longer secret; the end if there is none."""
+        if not data or data[-1] not in self._begun_by:
+            return len(data)
         begin = max(start, len(data) - self._longest + 1)
         tail = data[begin:]
         return begin + min((_beginning(tail, secret) for secret in self._secrets), default=len(tail))

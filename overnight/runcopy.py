@@ -59,11 +59,13 @@ class RunCopy:
         self._safe: dict[Stream, int] = dict.fromkeys(STREAMS, 0)
         self._secrets = tuple(secrets)
         self._files = {stream: open(directory / stream, "ab", buffering=0) for stream in STREAMS}  # noqa: SIM115  # `close`
+        self._sizes: dict[Stream, int] = {}
         self._masks: dict[Stream, Mask] = {}
         self.rewind()
 
     def rewind(self) -> None:
         """Forget what is held back: the host will send it again from `offset`."""
+        self._sizes = {stream: os.fstat(file.fileno()).st_size for stream, file in self._files.items()}
         self._masks = {stream: Mask(self._secrets) for stream in STREAMS}
 
     def replay(self) -> Iterator[Output]:
@@ -79,7 +81,7 @@ class RunCopy:
                     at = file.seek(end) if begin is not None else at
 
     def offset(self, stream: Stream) -> int:
-        return os.fstat(self._files[stream].fileno()).st_size
+        return self._sizes[stream]
 
     def expects(self, stream: Stream) -> int:
         """The offset the next bytes must have: all that is written and all that is held."""
@@ -109,6 +111,7 @@ class RunCopy:
         with (self.directory / _GAPS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"stream": stream, "begin": begin, "end": until}) + "\n")
         self._files[stream].truncate(until)
+        self._sizes[stream] = until
 
     def safe(self) -> dict[Stream, int] | None:
         """How much of each stream is on our disk for good, once that has grown enough to be worth telling."""
@@ -134,4 +137,5 @@ class RunCopy:
         except OSError:
             file.truncate(at)  # all or nothing: what the sink was not told must not count
             raise
+        self._sizes[stream] = at + len(data)
         return Output(stream, at, data)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from overnight.events import RunEvent, Sampled
+from overnight.attendance import GIVE_UP_S, GONE_S, TICK_S, Attendance, Attended, Interrupt, Say
 from overnight.failures import Evidence, Failure, FailureKind, HostError, RouteError, fail
 from overnight.follow import Follower, LinkState, RunCopy
 from overnight.guard import Guard
@@ -25,19 +23,12 @@ from overnight.stop import Stop
 from overnight.transcript import Said
 from overnight.workspace import Workspaces
 
+__all__ = ["GIVE_UP_S", "GONE_S", "TICK_S", "Interrupt", "Station", "bounds", "make_host"]
+
 _K = FailureKind
 _VERSION_S = 20.0
-TICK_S = 0.5
-_ASK_AGAIN_S = 5.0
-# after this long without a link, past the run's own limit, we stop waiting for news of it
-GIVE_UP_S = 3600.0
-# so long for a host that is asked to end something: it is heard every 5 s while there is a link
-GONE_S = 45.0
-
 # stages are retried and links redialled anyway: a host that is down should be named soon
 PATIENCE_S = 5.0
-
-Interrupt = Literal["cancel", "detach"]
 
 
 class Station:
@@ -54,12 +45,12 @@ class Station:
         self._follower: Follower | None = None
         self._found: dict[str, tuple[str, str | None]] = {}
         self._locating: dict[str, threading.Lock] = {}
-        self._closed = threading.Event()
+        self._attendance = Attendance(name)
 
     @property
     def closed(self) -> bool:
         """Whether nobody here follows anything any more."""
-        return self._closed.is_set()
+        return self._attendance.closed
 
     @property
     def follower(self) -> Follower:
@@ -174,53 +165,20 @@ class Station:
             `detach` and `close`, and when the host stayed out of reach: for
             `give_up_s`, or for 45 s of a run that is to be cancelled.
         """
-        events: queue.Queue[RunEvent] = queue.Queue()
-        copy = RunCopy(directory, [key.encode()], owns=True)
-        guard.looks_with(lambda: self.follower.sample(plan.run_id))
+        run_id, copy = plan.run_id, RunCopy(directory, [key.encode()], owns=True)
+        guard.looks_with(lambda: self.follower.sample(run_id))
+        lost = partial(self._out_of_reach, plan)
+        say = Say(tell, stopping, interrupted, lambda: self.follower.cancel(run_id), lost)
         try:
             for event in copy.replay():
                 guard.watch.take(event)
-            self.follower.watch(plan.run_id, copy, events.put)
-            return self._attend(plan, guard, events, tell, interrupted, stopping, give_up_s)
+            attended = Attended(guard, say, plan.limits.total_s + give_up_s)
+            self.follower.watch(run_id, copy, partial(self._attendance.hear, attended))
+            self._attendance.add(attended)
+            return attended.outcome.result()
         finally:
-            self.follower.unwatch(plan.run_id)
+            self.follower.unwatch(run_id)
             copy.close()
-
-    def _attend(
-        self,
-        plan: RunPlan,
-        guard: Guard,
-        events: queue.Queue[RunEvent],
-        tell: Callable[[Said], None],
-        interrupted: Callable[[], Interrupt | None],
-        stopping: Callable[[Stop], None],
-        give_up_s: float,
-    ) -> Failure | None:
-        cancelled, told, asked_at = False, guard.stop is not None, 0.0
-        last_news = time.monotonic()
-        while guard.watch.ending is None:
-            for event in _waiting(events):
-                last_news = time.monotonic()
-                if isinstance(event, Sampled):
-                    guard.heard(event)
-                    continue
-                for said in guard.watch.take(event):
-                    tell(said)
-            stop = guard.decide()
-            if stop is not None and not told:
-                stopping(stop)
-                told = True
-            wish = interrupted()
-            if wish == "detach" or self.closed:
-                return None
-            cancelled = cancelled or wish == "cancel"
-            now = time.monotonic()
-            if ((stop and guard.ready) or cancelled) and now - asked_at > _ASK_AGAIN_S:
-                self.follower.cancel(plan.run_id)
-                asked_at = now
-            if now - last_news > (GONE_S if cancelled else plan.limits.total_s + give_up_s):
-                return self._out_of_reach(plan, now - last_news)
-        return None
 
     def _out_of_reach(self, plan: RunPlan, silent_s: float) -> Failure:
         lies = f"{self.spec.directory}/runs/{plan.run_id}"
@@ -229,7 +187,7 @@ class Station:
 
     def close(self) -> None:
         """Let go of the host; runs on it go on, and whoever waits for one here stops waiting."""
-        self._closed.set()
+        self._attendance.close()
         if self._follower is not None:
             self._follower.close()
         self.remote.close()
@@ -249,16 +207,3 @@ def make_host(name: str, spec: HostSpec) -> Host:
     known = spec.known_hosts or Path("~/.ssh/known_hosts").expanduser()
     address = SshAddress(name, spec.address, spec.port, spec.user, spec.key_file, spec.host_key, known)
     return SshHost(address, patience_s=PATIENCE_S)
-
-
-def _waiting(events: queue.Queue[RunEvent]) -> list[RunEvent]:
-    """What has come, after waiting at most one tick for the first."""
-    try:
-        found = [events.get(timeout=TICK_S)]
-    except queue.Empty:
-        return []
-    while True:
-        try:
-            found.append(events.get_nowait())
-        except queue.Empty:
-            return found

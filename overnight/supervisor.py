@@ -43,7 +43,8 @@ SCAN_S = 15.0
 SCAN_ENTRIES = 2000
 SAMPLE_S = 15
 SAMPLE_BYTES = 4_000_000
-FOLLOW_TICK_S = 0.1
+FOLLOW_TICK_S, FOLLOW_TICK_MOST_S = 0.1, 0.4
+FOLLOW_TICK_RUN_S = 0.002  # each run adds so much: many looks a second at many files are a load of their own
 FOLLOW_BEAT_S = 5.0
 FOLLOW_DEAF_S = 90
 CHUNK_BYTES = 65536
@@ -819,6 +820,7 @@ class Followed:
         self.gone: Json = {}
         self.gone_at = 0
         self.cancel = False
+        self.more = False
 
     def turn(self, now: float) -> bool:
         """Send what there is, at most one chunk a stream. False once the end was sent."""
@@ -830,8 +832,9 @@ class Followed:
         if state != self.told or now - self.told_at >= FOLLOW_BEAT_S:
             self.told, self.told_at = state, now
             send({"k": "s", "state": state, **self.key, **self._vital(now)})
-        sent = sum([self._copy(name) for name in ("out", "err")])
-        if sent or state not in FINAL:  # the state was read before the bytes, so nothing can come after it
+        sent = [self._copy(name) for name in ("out", "err")]
+        self.more = max(sent) == CHUNK_BYTES or (any(sent) and state in FINAL)
+        if any(sent) or state not in FINAL:  # the state was read before the bytes, so nothing can come after it
             return True
         send({"k": "end", "why": why, "exit": self.run.read("exit.json"), **self.key, **self._vital(now)})
         return False
@@ -925,8 +928,18 @@ def punch(path: str, begin: int, end: int) -> bool:
         os.close(fd)
 
 
+SAID = bytearray()  # frames on their way: one by one, each would be a packet of its own
+
+
 def send(frame: Json, data: bytes = b"") -> None:
-    write_all(1, json.dumps(frame).encode() + b"\n" + data)
+    SAID.extend(json.dumps(frame).encode() + b"\n" + data)
+    if len(SAID) >= CHUNK_BYTES:
+        flush()
+
+
+def flush() -> None:
+    write_all(1, bytes(SAID))
+    SAID.clear()
 
 
 def end_run(run: RunDir, state: str) -> None:
@@ -1024,7 +1037,8 @@ def follow() -> int:
 def stream(followed: dict[str, Followed], samplings: dict[int, Sampling]) -> int:
     pending, beaten, busy = b"", 0.0, False
     while True:
-        ready = select.select([0, *samplings], [], [], 0 if busy else FOLLOW_TICK_S)[0]
+        tick = min(FOLLOW_TICK_MOST_S, max(FOLLOW_TICK_S, FOLLOW_TICK_RUN_S * len(followed)))
+        ready = select.select([0, *samplings], [], [], 0 if busy else tick)[0]
         if 0 in ready:
             data = os.read(0, CHUNK_BYTES)
             if not data:
@@ -1036,13 +1050,13 @@ def stream(followed: dict[str, Followed], samplings: dict[int, Sampling]) -> int
         if now - beaten >= FOLLOW_BEAT_S:
             beaten = now
             send({"k": "h"})
-        before = [dict(each.offsets) for each in followed.values()]
         ended: set[str] = {run_id for run_id, each in followed.items() if not each.turn(now)}
-        busy = before != [each.offsets for each in followed.values()]
+        busy = any(each.more for each in followed.values())
         for run_id in ended:
             del followed[run_id]
         for ear in [ear for ear in ready if ear and not samplings[ear].hear()]:
             del samplings[ear]
+        flush()
 
 
 def obey(command: Json, followed: dict[str, Followed], samplings: dict[int, Sampling]) -> None:

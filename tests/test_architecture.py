@@ -56,6 +56,7 @@ GROUPS = (
         "watch",
         "guard",
         "workspace",
+        "attendance",
         "station",
         "hostcheck",
         "preflight",

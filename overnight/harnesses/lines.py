@@ -79,7 +79,7 @@ def parse(line: bytes) -> Fields | None:
     """The JSON object on this line, or None when it holds anything else. Its texts can all be encoded again."""
     try:
         parsed = json.loads(line.decode(errors="replace"))
-        if b"\\ud" in line.lower():  # an escaped half of a pair, as a tool's torn output leaves it
+        if b"\\ud" in line or b"\\uD" in line:  # an escaped half of a pair, as a tool's torn output leaves it
             parsed = json.loads(json.dumps(parsed, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):
         return None

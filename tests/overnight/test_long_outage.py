@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from overnight import station
+from overnight import attendance
 from overnight.night import Stages
 from overnight.rehearsal.ssh import LoopbackHost
 from overnight.spec import HostSpec
@@ -58,7 +58,7 @@ def fast(evening: Evening, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Eveni
     """A night behind the gate, whose waiting is counted by a fast clock."""
     evening.host = evening.host.model_copy(update={"port": gate.port})
     evening.limits = evening.limits.model_copy(update={"total_s": 7200})
-    monkeypatch.setattr(station, "time", SimpleNamespace(monotonic=lambda: time.monotonic() * SPEED))
+    monkeypatch.setattr(attendance, "time", SimpleNamespace(monotonic=lambda: time.monotonic() * SPEED))
     return evening
 
 

@@ -122,7 +122,7 @@ def test_a_late_answer_to_leave_the_runs_does_not_take_back_their_end(evening: E
 def test_a_run_on_a_host_that_is_gone_is_not_waited_for_when_it_is_cancelled(
     evening: Evening, host: tuple[LoopbackHost, HostSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("overnight.station.GONE_S", 2.0)
+    monkeypatch.setattr("overnight.attendance.GONE_S", 2.0)
     task = evening.task("t", script('{"say": "on it"}', '{"sleep": 30}'))
     with evening.night(task, batch_id="away") as night:
         plan, _ = night.dispatch(night.planner.resolve(task, 1, None))
