@@ -1,4 +1,4 @@
-"""What a follower on a host says: frames, each a line of JSON and as many bytes as it announces."""
+"""What our processes on a host say: frames, each a line of JSON and as many bytes as it announces."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Frames:
         data = self._channel.recv(CHUNK_BYTES, self._silence_s)
         if not data:
             words = self._channel.errors().decode("utf-8", "replace").strip()[-300:]
-            raise self._broken(f"the follower on the host ended: {words or 'no words'}")
+            raise self._broken(f"our process on the host ended: {words or 'no words'}")
         self._pending, self._at = self._pending[self._at :] + data, 0
 
     def _broken(self, seen: str) -> HostError:

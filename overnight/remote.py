@@ -1,8 +1,9 @@
 """Our part on the host, from here: install it, start runs with it, run commands through it.
 
-Every channel speaks the same way: one line of JSON to the supervisor file,
+Every call speaks the same way: one line of JSON to the supervisor file,
 and its answers after a line that names it, because login files of the host
-may print whatever they like first.
+may print whatever they like first. Most calls share one process (`calls`);
+what is followed, and what is fed with much, has a channel of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from overnight.calls import Calls
 from overnight.failures import Evidence, FailureKind, HostError, fail
 from overnight.hosts.protocol import Channel, Host
 from overnight.order import Done, HostFacts, RunBounds, SecretSlot, StartAnswer, StartOrder
@@ -69,6 +71,8 @@ class Remote:
         self._python = python
         self._installing = threading.Lock()
         self._installed: tuple[HostFacts, str] | None = None
+        self._path = ""
+        self._calls = Calls(lambda: self._speak(self.host.open(self._command("serve")), "serve"), host.name)
 
     def install(self) -> HostFacts:
         """Put the supervisor there, unless this very one is there already. Asks the host once, then remembers.
@@ -139,13 +143,18 @@ class Remote:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         time_s: float | None = None,
+        fed: bool = False,
     ) -> Channel:
-        """A command whose standard input and output are the channel; close it. The host ends it after `time_s`."""
-        return self._exec(argv, cwd, env, time_s)
+        """A command whose standard input and output are the channel; close it. The host ends it after `time_s`.
+
+        Args:
+            fed: It is sent so much that the host must be able to say stop.
+        """
+        return self._exec(argv, cwd, env, time_s, alone=fed)
 
     def follow(self) -> Channel:
         """A fresh channel to a follower, for `Follower`."""
-        return self._call("follow", b"")
+        return self._call("follow", b"", alone=True)
 
     def subscription(self, run_id: str, key: int, offsets: Mapping[Any, int]) -> dict[str, Any]:
         """The command that asks a follower for a run."""
@@ -185,13 +194,20 @@ class Remote:
 
     def close(self) -> None:
         """Close the connection for good. Runs go on."""
+        self._calls.close()
         self.host.close()
 
     def _exec(
-        self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None, time_s: float | None
+        self,
+        argv: Sequence[str],
+        cwd: str | None,
+        env: Mapping[str, str] | None,
+        time_s: float | None,
+        *,
+        alone: bool = False,
     ) -> Channel:
         order = {"argv": list(argv), "cwd": cwd, "env": None if env is None else dict(env), "time_s": time_s}
-        return self._call("exec", _line(order))
+        return self._call("exec", _line(order), alone=alone)
 
     def _facts_order(self, names: Sequence[str] = (), path: Sequence[str] = ()) -> dict[str, Any]:
         return {"root": self._root, "find": list(names), "path": list(path)}
@@ -199,10 +215,10 @@ class Remote:
     def _ready(self) -> tuple[HostFacts, str]:
         with self._installing:
             if self._installed is None:
-                path = self._upload()
-                answer = self._answer(self._speak("facts", path, _line(self._facts_order())))
+                self._path = self._upload()
+                answer = self._answer(self._open("facts", _line(self._facts_order())))
                 answer.pop("found")
-                self._installed = HostFacts(**answer), path
+                self._installed = HostFacts(**answer), self._path
             return self._installed
 
     def _upload(self) -> str:
@@ -224,16 +240,23 @@ class Remote:
     def _ask(self, op: str, order: Mapping[str, Any], secrets: bytes = b"") -> dict[str, Any]:
         return self._answer(self._call(op, _line(order) + secrets))
 
-    def _call(self, op: str, first: bytes) -> Channel:
+    def _call(self, op: str, first: bytes, *, alone: bool = False) -> Channel:
         try:
-            return self._speak(op, self._ready()[1], first)
+            self._ready()
+            return self._open(op, first, alone=alone)
         except HostError as error:
             if error.failure.kind is _K.HOST_UNFIT:
                 self._installed = None  # somebody may have cleaned up there; the next call installs anew
             raise
 
-    def _speak(self, op: str, path: str, first: bytes) -> Channel:
-        channel = self.host.open(f"exec {self._python} -I -S {path} {op}")
+    def _open(self, op: str, first: bytes, *, alone: bool = False) -> Channel:
+        channel = self.host.open(self._command(op)) if alone else self._calls.open(op, ANSWER_S)
+        return self._speak(channel, op, first)
+
+    def _command(self, op: str) -> str:
+        return f"exec {self._python} -I -S {self._path} {op}"
+
+    def _speak(self, channel: Channel, op: str, first: bytes = b"") -> Channel:
         channel.send(first)
         return self._past_noise(channel, op.upper())
 

@@ -26,8 +26,8 @@ import signal
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as checkers know it; importing typing would cost each call 2 ms
 if TYPE_CHECKING:  # nothing of this exists at run time: the host may be 3.8
     from collections.abc import Iterable, Iterator
     from typing import Any, NoReturn
@@ -47,6 +47,8 @@ FOLLOW_TICK_S, FOLLOW_TICK_MOST_S = 0.1, 0.4
 FOLLOW_TICK_RUN_S = 0.002  # each run adds so much: many looks a second at many files are a load of their own
 FOLLOW_BEAT_S = 5.0
 FOLLOW_DEAF_S = 90
+SERVE_WINDOW_BYTES = 1_048_576
+NEWLINE = 10
 CHUNK_BYTES = 65536
 KEPT_HEAD_BYTES = 262_144
 KEPT_TAIL_BYTES = 1_048_576
@@ -60,9 +62,11 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 def main(op: str) -> int:
     os.umask(0o077)
     say(f"\nOVERNIGHT-{op.upper()} 1\n")  # rc files may have printed before us; readers skip to this line
-    order = read_order() if op != "follow" else {}
     if op == "follow":
         return follow()
+    if op == "serve":
+        return serve()
+    order = read_order()
     if op == "exec":
         return execute(order)
     if op in ("start", "facts"):
@@ -1089,6 +1093,220 @@ def look_at(command: Json, samplings: dict[int, Sampling]) -> None:
         send({"k": "sample", **key, "error": f"the follower could not start a look: {error}"})
     else:
         samplings[sampling.ear] = sampling
+
+
+# --- serve ---
+
+
+class Served:
+    """One call: a child that does what a process of its own would do, without a login and an interpreter's start.
+
+    Of its output so much is sent as the other side has room for. What it is to read
+    is held here until it takes it, and wiped then, since keys are among it; who has
+    much to send uses a channel.
+    """
+
+    def __init__(self, number: int, op: str, server: Server) -> None:
+        self.number = number
+        self.room = SERVE_WINDOW_BYTES
+        self.pending: list[memoryview] = []
+        self.fed = False
+        ours = [server.woken, server.wake, *(fd for call in server.calls.values() for fd in call.open)]
+        ends = [os.pipe() for _ in range(3)]
+        (theirs_in, self.mouth), (out, theirs_out), (err, theirs_err) = ends
+        try:
+            self.pid = os.fork()
+        except OSError:
+            for fd in (fd for pair in ends for fd in pair):
+                os.close(fd)
+            raise
+        if self.pid == 0:
+            server.wipe()
+            become_call(op, (theirs_in, theirs_out, theirs_err), max([*ours, *(fd for pair in ends for fd in pair)]))
+        for fd in (theirs_in, theirs_out, theirs_err):
+            os.close(fd)
+        os.set_blocking(self.mouth, False)
+        self.ears = {out: "out", err: "err"}
+
+    @property
+    def open(self) -> list[int]:
+        return [*self.ears, *([] if self.mouth < 0 else [self.mouth])]
+
+    def hungry(self) -> bool:
+        """Whether there is something to give it, its end of input among that."""
+        return self.mouth >= 0 and (bool(self.pending) or self.fed)
+
+    def feed(self) -> None:
+        try:
+            while self.pending:
+                written = os.write(self.mouth, self.pending[0])
+                wipe(self.pending[0][:written])
+                self.pending[0] = self.pending[0][written:]
+                if not self.pending[0]:
+                    del self.pending[0]
+        except BlockingIOError:
+            return
+        except OSError:  # it has ended, or wants no more
+            self.wipe()
+            self.fed = True
+        if self.fed and not self.pending:
+            os.close(self.mouth)
+            self.mouth = -1
+
+    def heard(self, ear: int) -> None:
+        stream = self.ears[ear]
+        data = os.read(ear, CHUNK_BYTES)
+        if stream == "out":
+            self.room -= len(data)
+        if not data:
+            os.close(ear)
+            del self.ears[ear]
+        send({"k": stream, "i": self.number, "n": len(data)}, data)
+
+    def let_go(self) -> None:
+        self.wipe()
+        for fd in self.open:
+            os.close(fd)
+        self.ears, self.mouth = {}, -1
+
+    def wipe(self) -> None:
+        for part in self.pending:
+            wipe(part)
+        self.pending = []
+
+
+def wipe(part: memoryview) -> None:
+    part[:] = bytes(len(part))
+
+
+def become_call(op: str, ends: tuple[int, int, int], highest: int) -> NoReturn:
+    """In the child: be a process that was just started with this op, with none of the server's files."""
+    code = 1
+    try:
+        signal.alarm(0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        for fd, theirs in enumerate(ends):
+            os.dup2(theirs, fd)
+        os.closerange(3, highest + 1)
+        SAID.clear()
+        code = main(op)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+        raise
+    finally:
+        os._exit(code)  # never unwind into the server
+
+
+class Server:
+    """All calls of one connection, each in a child: a login and an interpreter cost more than most of what is asked."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, Served] = {}
+        self.living: dict[int, int] = {}
+        self.asked, self.filled = memoryview(bytearray(2 * CHUNK_BYTES)), 0  # never copied elsewhere: holds keys
+        self.woken, self.wake = os.pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(self.woken, False)
+        signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def live(self) -> int:
+        """Until standard input ends."""
+        beaten = 0.0
+        while True:
+            ears = {e: c for c in self.calls.values() for e, s in c.ears.items() if s == "err" or c.room > 0}
+            mouths = {c.mouth: c for c in self.calls.values() if c.hungry()}
+            ready, takers, _ = select.select([0, self.woken, *ears], [*mouths], [], FOLLOW_BEAT_S)
+            if 0 in ready:
+                size = os.readv(0, [self.asked[self.filled :]])
+                if not size:
+                    return 0
+                self._obey(self.filled + size)
+            for mouth in takers:
+                if mouths[mouth].mouth == mouth:
+                    mouths[mouth].feed()
+            for ear in [ear for ear in ready if ear in ears and ear in ears[ear].ears]:
+                ears[ear].heard(ear)
+            if self.woken in ready:
+                os.read(self.woken, 512)
+                self._reap()
+            for number in [n for n, call in self.calls.items() if not call.ears and call.pid not in self.living]:
+                self.calls.pop(number).let_go()
+            now = time.monotonic()
+            if now - beaten >= FOLLOW_BEAT_S:
+                beaten = now
+                send({"k": "h"})
+            flush()
+
+    def wipe(self) -> None:
+        """In a child: forget what is under way to others."""
+        wipe(self.asked)
+        for call in self.calls.values():
+            call.wipe()
+
+    def _obey(self, until: int) -> None:
+        """Do what was asked whole; the rest moves to the front."""
+        signal.alarm(FOLLOW_DEAF_S)
+        at = 0
+        while True:
+            end = next((i for i in range(at, until) if self.asked[i] == NEWLINE), until)
+            command: Json = json.loads(bytes(self.asked[at:end])) if end < until else {}
+            if not command or end + 1 + command["n"] > until:
+                break
+            at = end + 1 + command["n"]
+            self._do(command, self.asked[end + 1 : at])
+        self.filled = until - at
+        self.asked[: self.filled] = self.asked[at:until]
+        wipe(self.asked[self.filled : until])
+
+    def _do(self, command: Json, data: memoryview) -> None:
+        kind, number = command["c"], command.get("i", 0)
+        if kind == "call":
+            self._begin(number, command["op"])
+            return
+        call = self.calls.get(number)
+        if call is None:
+            return  # it has ended, or was a ping
+        if kind == "in":
+            call.pending.append(memoryview(bytearray(data)))
+        elif kind == "eof":
+            call.fed = True
+        elif kind == "more":
+            call.room += command["bytes"]
+        elif kind == "close":
+            self.calls.pop(number).let_go()
+
+    def _begin(self, number: int, op: str) -> None:
+        try:
+            call = Served(number, op, self)
+        except OSError as error:
+            send({"k": "err", "i": number, "n": len(str(error))}, str(error).encode())
+            for stream in ("err", "out"):
+                send({"k": stream, "i": number, "n": 0})
+            send({"k": "exit", "i": number, "code": 126})
+            return
+        self.calls[number], self.living[call.pid] = call, number
+
+    def _reap(self) -> None:
+        while self.living:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            number = self.living.pop(pid, None)
+            if number in self.calls:
+                send({"k": "exit", "i": number, "code": code})
+
+
+def serve() -> int:
+    """Answer calls until standard input ends, or nobody pinged for 90 s. What was called goes on without us."""
+    signal.alarm(FOLLOW_DEAF_S)
+    return Server().live()
 
 
 # --- exec and facts ---

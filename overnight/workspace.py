@@ -228,7 +228,9 @@ class Workspaces:
 
     def _push(self, repo: Repo, mirror: str, tip: str, haves: list[str]) -> None:
         """Send what the mirror lacks as one thin pack over the open connection."""
-        channel = self._remote.pipe(["git", "-C", mirror, "index-pack", "--stdin", "--fix-thin"], env=_GIT_ENV)
+        channel = self._remote.pipe(
+            ["git", "-C", mirror, "index-pack", "--stdin", "--fix-thin"], env=_GIT_ENV, fed=True
+        )
         try:
             with _in_time("sending the base"):
                 for chunk in repo.pack(tip, haves):
