@@ -109,6 +109,7 @@ def run_markdown(run: RunReport) -> str:
         lines += [f"Ended by the rule {run.monitor.rule} at {run.monitor.at_s:.0f} s, running: {running}.", ""]
     if run.claims:
         lines += [f"The agent's claim does not hold: {run.claims}.", ""]
+    lines += [line for gap in run.gaps for line in (f"Of its output {gap}.", "")]
     if run.leftovers:
         lines += [f"Not committed: {many(run.leftovers.count, 'file')}, saved as `{run.leftovers.ref}`.", ""]
         lines += [f"Not saved: {words}" for words in run.leftovers.missed] + [""] * bool(run.leftovers.missed)

@@ -88,6 +88,7 @@ class RunReport(_Record):
     named_at: datetime | None = Field(None, description="When the cause of its failure was known")
     monitor: Audit | None = Field(None, description="How the monitor judged it; null when nobody followed it")
     log: str | None = Field(None, description="Folder with the run's output and events on this machine")
+    gaps: tuple[str, ...] = Field((), description="What of its output is missing here, since the host had let it go")
     origin: str | None = Field(None, description="The repository as the task names it")
     started_at: datetime | None = Field(None, description="When its host was asked to start it")
     credential: str | None = Field(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 from overnight.collected import Collected
 from overnight.events import Act, Exited, Killed
@@ -18,6 +19,7 @@ from overnight.outcome import claims, conclude, got_nowhere, process_failure, st
 from overnight.plan import RunPlan
 from overnight.report import Phases, RunReport, State, Verify
 from overnight.reprobe import refined
+from overnight.runcopy import gaps
 from overnight.silence import repeated
 from overnight.spec import TaskSpec
 from overnight.stop import Stop
@@ -207,6 +209,7 @@ def run_report(
         monitor=stages.watched.guard.audit() if stages.watched else None,
         claims=claims(watch.transcript, len(found.commits)) if watch and found else None,
         log=log,
+        gaps=tuple(map(str, gaps(Path(log)))),
         origin=plan.repo,
         started_at=stages.handle.started_at if stages.handle else None,
         credential=credential,

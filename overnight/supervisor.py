@@ -471,6 +471,7 @@ class Supervisor:
         self.code: int | None = None
         self.signal: int | None = None
         self.main_ended: float | None = None
+        self.disk_free: int | None = None
         self.tree = WorkTree(self.cwd)
         self.out_bytes = 0
         self.spoke_at = self.began
@@ -595,6 +596,7 @@ class Supervisor:
                 return True
             if pid == self.main and self.main_ended is None:  # numbers come round again in a long run
                 self.main_ended = time.monotonic()
+                self.disk_free = disk_free(self.run.path)  # at once: what filled it may go with the rest of the tree
                 self.struck.ended()
                 if os.WIFSIGNALED(status):
                     self.signal = os.WTERMSIG(status)
@@ -653,7 +655,7 @@ class Supervisor:
             "max_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
             "oom_kills": max(0, oom_kills() - self.oom_before),
             "oom_kills_own": self.struck.own,
-            "disk_free_bytes": disk_free(self.run.path),
+            "disk_free_bytes": disk_free(self.run.path) if self.disk_free is None else self.disk_free,
         }
         finish(self.run, record)
 

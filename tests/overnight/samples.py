@@ -89,6 +89,7 @@ def full_run(**changes: Any) -> RunReport:
         usd=0.5,
         claims="it reported success; there is no commit",
         log="/state/runs/x",
+        gaps=("10 bytes of out, from 5 on, are missing: the host gave them back when another controller had them",),
         origin="/srv/app",
         started_at=AT,
         credential="5f1c8a90b2e4",

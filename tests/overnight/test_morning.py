@@ -19,6 +19,7 @@ def test_the_page_says_everything_of_a_run() -> None:
         "- mend: see the tail of the check's output",
         "Ended by the rule quiet_s at 422 s, running: `claude -p x (pid 7)`.",
         "The agent's claim does not hold: it reported success; there is no commit.",
+        "Of its output 10 bytes of out, from 5 on, are missing",
         "Not committed: 2 files, saved as `refs/overnight/x/wip`.",
         "Further tips: `refs/overnight/x/other/y` eeeeeeeeee",
         "Check `make test` ended with 2 after 4.5 s.",

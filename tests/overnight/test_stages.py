@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,9 @@ from overnight.failures import Evidence, FailureKind
 from overnight.guard import Guard
 from overnight.harnesses import HARNESSES
 from overnight.ladder import Standing
+from overnight.runcopy import RunCopy
 from overnight.rungs import Rung
-from overnight.stages import Stages, Watched, diagnose
+from overnight.stages import Stages, Watched, diagnose, run_report
 from overnight.stop import Rule, Stop
 from overnight.watch import Watch
 from tests.overnight.samples import AT, LOCK, collected, plan
@@ -47,3 +49,12 @@ def test_a_command_that_was_given_up_is_the_cause() -> None:
 @pytest.mark.parametrize("later", [(WELL,), (BADLY, STARTED, WELL), (WELL, STARTED, BADLY)])
 def test_a_command_that_only_took_long_is_not(later: tuple[AgentEvent, ...]) -> None:
     assert named(*later) is K.NO_COMMIT
+
+
+def test_what_is_missing_of_its_output_is_in_the_report(tmp_path: Path) -> None:
+    copy = RunCopy(tmp_path)
+    copy.append("out", b"begun")
+    copy.skip("out", 105)
+    copy.close()
+    [gap] = run_report(plan(), Stages(0.0), "failed", None, str(tmp_path)).gaps
+    assert gap.startswith("100 bytes of out, from 5 on, are missing")
