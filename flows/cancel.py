@@ -20,6 +20,7 @@ from prefect.states import Failed
 from flows.attempts import attempts, carry_out, end_state
 from flows.by_hand import by_hand
 from flows.collect import collect
+from flows.part_report import hand_over
 from flows.progress import Progress
 from flows.spread import spread_out
 from flows.state import state_directory
@@ -32,7 +33,7 @@ from overnight.lockfile import suggest
 from overnight.morning import whereabouts
 from overnight.night import Night
 from overnight.past import Entry
-from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED, RunReport
+from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED, BatchReport, RunReport
 from overnight.spec import TaskSpec
 from tasks.marks import BATCH_ID
 
@@ -80,6 +81,9 @@ async def finish(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:  # no
     ledger = Ledger(state_directory(Path(given["state"]) if given.get("state") else None, os.environ), batch_id, part)
     if not _reported_since(ledger, seen.start_time):
         await cancel(batch_id, given.get("state", ""), part, return_state=True)
+    report = ledger.directory / "report.json"
+    if part and report.exists():  # the flow may have been killed between its report and handing it over
+        await hand_over(BatchReport.model_validate_json(report.read_text(encoding="utf-8")), flow_run.id)
 
 
 def _reported_since(ledger: Ledger, began: datetime | None) -> bool:

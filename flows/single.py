@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 from prefect import flow
-from prefect.artifacts import Artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
@@ -18,9 +18,8 @@ from blocks.ssh_host import SSHHost
 from flows.attempts import attempts, begun_before, carry_out, end_state
 from flows.cancel import finish
 from flows.limits import room
-from flows.patience import patiently
+from flows.part_report import hand_over
 from flows.prepare import checked, record, state_directory
-from flows.spread import REPORT
 from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput
 from overnight.form import PARAMETERS, REPO_SHAPE, choices, chosen, name_from
@@ -120,9 +119,7 @@ async def _carry_out(
         shown = BadInput(error.where, field, error.problem, error.mend)
         return Failed(message=str(shown), data=shown)
     if part_of:
-        words = f"{task['id']} of {part_of}, for the batch"
-        handed_over = Artifact(type=REPORT, description=words, data=report.model_dump(mode="json", by_alias=True))
-        await patiently(handed_over.acreate)
+        await hand_over(report, UUID(flow_run.id))
     return end_state(report)
 
 

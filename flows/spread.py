@@ -19,15 +19,11 @@ from uuid import UUID
 from prefect import get_client, get_run_logger
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterType,
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterIdempotencyKey,
 )
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
@@ -35,6 +31,7 @@ from prefect.utilities.urls import url_for
 from prefect.variables import Variable
 
 from flows.attempts import carry_out, decided, refusal, skipped
+from flows.part_report import late_report, report_of
 from flows.patience import patiently
 from flows.private_server import OutOfReach
 from overnight.failures import BadInput, Evidence, FailureKind, fail
@@ -51,9 +48,6 @@ UNIT = "single/single"
 
 AT_ONCE = "overnight_spread_at_once"
 """Prefect variable: how many flow runs of one batch its server stands at once; unset means the hosts' slots alone."""
-
-REPORT = "overnight-report"
-"""Type of the artifact in which a task's flow run hands its report to the batch."""
 
 LAUNCHES = 3
 _LOOK_S = 3.0
@@ -160,7 +154,9 @@ class Children:
             while True:
                 child = child or await self._launch(night, task, launch)
                 ended = await self._ended(task.id, child, slots)
-                report = await patiently(partial(_report_of, child.id))
+                report = await patiently(partial(report_of, child.id))
+                if report is None and ended and ended.start_time and night.wish(task.id) == "cancel":
+                    report = await late_report(child.id)
                 taken = _take(night, task, report) if report else []
                 if taken and not taken[-1].left_running:
                     return taken
@@ -286,14 +282,6 @@ def _parameters(night: Night, task: TaskSpec) -> dict[str, Any]:
 def _block(host: HostSpec) -> dict[str, Any]:
     """A host as an SSHHost block holds it; `prepare` has refused those that cannot be one."""
     return host.model_dump(mode="json", exclude={"kind", "block", "known_hosts"})
-
-
-async def _report_of(child: UUID) -> BatchReport | None:
-    """What a flow run handed over last: one that is tried again does so again. None when it came to nothing."""
-    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[child]), type=ArtifactFilterType(any_=[REPORT]))
-    async with get_client() as client:
-        found = await client.read_artifacts(artifact_filter=mine, sort=ArtifactSort.UPDATED_DESC, limit=1)
-    return BatchReport.model_validate_json(str(found[0].data)) if found else None
 
 
 def _take(night: Night, task: TaskSpec, report: BatchReport) -> list[RunReport]:

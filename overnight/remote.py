@@ -98,6 +98,8 @@ class Remote:
                 the host could not, and then nothing of it is left.
         """
         answer = self._ask("start", order.record(self._root, secrets), b"".join(secrets))
+        if answer["answer"] == "died":
+            raise self._lost("the supervisor died at its start, and the agent may live")
         if answer["answer"] == "error":
             raise self._unfit(f"the run could not be started: {answer['what']}")
         return StartAnswer(answer["answer"], answer["run_dir"], answer.get("pid"), answer.get("state"))

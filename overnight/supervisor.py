@@ -437,7 +437,7 @@ def daemonise(run: RunDir, order: Json, lock: int) -> Json:
     os.wait()
     said = b"".join(iter(lambda: os.read(mouth, RECORD_BYTES), b""))
     if not said:
-        return {"answer": "error", "what": "the supervisor died at its start", "errno": ""}
+        return {"answer": "died"}
     answer: Json = json.loads(said)
     return answer
 

@@ -115,3 +115,22 @@ def test_cancel_reaches_every_task(up: Served) -> None:
     assert words(up.ended(begun)).startswith("Cancelled")
     until(lambda: not living(up))
     until(lambda: len(up.git("for-each-ref", "--format=%(refname)", "refs/heads/overnight/stop-*/*").split()) == 3)
+
+
+def test_the_command_ends_one_task_that_a_worker_carries_and_then_the_rest(up: Served) -> None:
+    begun = up.start("batch/batch", files=[str(batch_file(up, "halt", tasks(LONG, 2)))])
+    until(lambda: has_committed(up, "halt", 2), 120)
+    batch_id = next(up.state.glob("batches/halt-*")).name
+    said = up.overnight("cancel", batch_id, "t0", "--state", up.state)
+    assert said.startswith(f"{batch_id}.t0.1: cancelled, 1 commit")
+    places = [psutil.Process(pid).cwd() for pid in living(up)]
+    assert places
+    assert all(f"{batch_id}.t1.1" in place for place in places), "the other one goes on"
+    up.overnight("cancel", batch_id, "--state", up.state)
+    assert words(up.ended(begun)).startswith("Cancelled")
+    assert not living(up)
+    assert {run["task_id"]: run["state"] for run in report(up, "halt")["runs"]} == {
+        "t0": "cancelled",
+        "t1": "cancelled",
+    }
+    assert len(up.git("for-each-ref", "--format=%(refname)", f"refs/heads/overnight/{batch_id}/*").split()) == 2
