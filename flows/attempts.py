@@ -16,8 +16,8 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.utilities.urls import url_for
 
-from flows.approval import approved
 from flows.desk import DESK, night_of
+from flows.handing import handed_over
 from flows.outage import Patience, is_away
 from flows.wishes import heeded
 from overnight.alarm import sounded
@@ -75,7 +75,7 @@ async def carry_out(
             tags = {*flow_run.tags, *tags_of(spec.routes), f"{BATCH_ID}{ledger.batch_id}"}
             await mark_flow_run(tags, flow_name or f"batch {spec.name}")
             async with heeded(night):
-                runs = await approved(night, await _every_task(night, runner, probed=probed or ending))
+                runs = await handed_over(night, await _every_task(night, runner, probed=probed or ending))
             report = BatchReport(
                 batch_id=ledger.batch_id,
                 name=spec.name,

@@ -7,15 +7,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from overnight.alarm import sounded
+from overnight.attribution import attributed
 from overnight.git import GitError, Repo
 from overnight.morning import many
-from overnight.night import Night
-from overnight.report import RunReport, last_attempts
+from overnight.night import Night, now
+from overnight.outgoing import findings
+from overnight.report import BatchReport, RunReport, count, exit_code, last_attempts
 
 
 def awaiting(runs: Sequence[RunReport]) -> list[RunReport]:
     """The runs whose commits wait for a person's word."""
     return [run for run in last_attempts(runs) if run.approved is False and not run.left_running]
+
+
+def as_it_stands(night: Night, runs: Sequence[RunReport]) -> BatchReport:
+    """The batch before a person has said their word, for its pages."""
+    return BatchReport(
+        batch_id=night.ledger.batch_id,
+        name=night.batch.name,
+        started_at=night.ledger.reopen()[1],
+        ended_at=now(),
+        exit_code=exit_code(runs, interrupted=night.interrupt is not None),
+        routes=night.routes(),
+        runs=tuple(runs),
+        counts=count(runs),
+        source=night.batch.source,
+        attribution=attributed(runs),
+        alarm=sounded(runs),
+    )
 
 
 def offer(runs: Sequence[RunReport], search_path: str) -> str:
@@ -32,6 +52,8 @@ def offer(runs: Sequence[RunReport], search_path: str) -> str:
             files = f"cannot be shown: {error}"
         lines = [f"### {run.task_id}: {run.state}, {many(len(run.commits), 'commit')}, {run.diffstat}", ""]
         lines += _code([*(f"{commit.sha[:10]} {commit.subject}" for commit in run.commits), "", *files.splitlines()])
+        if run.guards:
+            lines += ["", "What the guards found:", "", *_code(findings(run, 20))]
         lines += ["", f"`git -C {run.repo} diff {base[:12]} {tip[:12]}`", ""]
         parts.append("\n".join(lines))
     return "\n".join(parts)

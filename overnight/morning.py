@@ -20,6 +20,7 @@ from overnight.firstlines import (
     whereabouts,
     who_must_act,
 )
+from overnight.outgoing import by_hand, findings, handed, standing
 from overnight.printable import fenced, safe
 from overnight.report import BatchReport, RouteReport, RunReport, Verify, last_attempts
 
@@ -102,6 +103,10 @@ def run_markdown(run: RunReport) -> str:
     if run.commits:
         lines += [f"{whereabouts(run)}{', ' + run.diffstat if run.diffstat else ''}", ""]
         lines += [f"- `{c.sha[:10]}` {c.subject}" for c in run.commits] + [""]
+    if run.guards:
+        lines += [*fenced("\n".join([*findings(run, 20), standing(run), by_hand(run)]).strip()), ""]
+    if run.handed:
+        lines += [*(f"- {words}" for words in handed(run.handed)), ""]
     if run.failure:
         lines += [*_failure_lines(run.failure), ""]
     if run.monitor and run.monitor.rule:
@@ -164,6 +169,8 @@ def _task_lines(run: RunReport) -> list[str]:
     lines = [f"  {whereabouts(run)}"] if run.commits else []
     if run.commits and run.branch:
         lines.append(f"  {look_at(run)}")
+    lines += [f"  {words}" for words in (*findings(run), standing(run), by_hand(run)) if words]
+    lines += [f"  {words}" for words in (handed(run.handed) if run.handed else ())]
     if run.leftovers:
         lines.append(f"  {many(run.leftovers.count, 'file')} not committed, saved as {run.leftovers.ref}")
     because = f", {run.failure.kind}" if run.failure and not run.left_running else ""

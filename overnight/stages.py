@@ -13,6 +13,7 @@ from overnight.events import Act, Exited, Killed
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.guard import Guard
 from overnight.handle import RunHandle
+from overnight.handover import held
 from overnight.ladder import Standing
 from overnight.outcome import claims, conclude, got_nowhere, process_failure, starved
 from overnight.plan import RunPlan
@@ -193,7 +194,8 @@ def run_report(
         commits=found.commits if found else (),
         branch=found.branch if found else None,
         repo=found.repo if found else None,
-        approved=False if plan.approve and found and found.commits else None,
+        approved=_approved(plan, found),
+        guards=found.guards if found else (),
         base_sha=stages.handle.base_sha if stages.handle else None,
         diffstat=found.diffstat if found else "",
         other_refs=found.others if found else {},
@@ -212,6 +214,13 @@ def run_report(
         credential=credential,
         environment=plan.environment,
     )
+
+
+def _approved(plan: RunPlan, found: Collected | None) -> bool | None:
+    """False when a person's word is waited for; what a guard refuses no word allows."""
+    if found is None or not found.commits or (strictest := held(found.guards)) == "refuse":
+        return None
+    return False if plan.approve or strictest == "hold" else None
 
 
 def never_started(task: TaskSpec, version: str | None, state: State, failure: Failure) -> RunReport:

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from flows.rehearse import incident_script
 from overnight import lockfile
 from overnight.failures import RULES, Family, Source
+from overnight.handover import Deliver, Guards
 from overnight.kinds import ORDER, WHO
 from overnight.rungs import RULES as RUNGS
 from overnight.spec import BatchFile, HostSpec, Limits, RouteSpec, TaskEntry
@@ -69,6 +70,7 @@ def reference() -> str:
     """Every key of a batch file, as the README shows it."""
     places: list[tuple[str, type[BaseModel]]] = [("", BatchFile), ("hosts.NAME.", HostSpec), ("tasks[].", TaskEntry)]
     places += [("tasks[].route.", RouteSpec), ("tasks[].limits.", Limits)]
+    places += [("tasks[].guards.", Guards), ("tasks[].deliver.", Deliver)]
     lines = [
         "`defaults` takes the keys of a task but `id` and the instruction.",
         "",

@@ -9,6 +9,7 @@ from typing import Any
 from overnight import lockfile
 from overnight.collected import Collected, Commit, Leftovers
 from overnight.failures import RULES, Evidence, Failure, FailureKind, fail
+from overnight.handover import Finding, Handed
 from overnight.harnesses import HARNESSES
 from overnight.kinds import ORDER
 from overnight.lockfile import ProviderLock
@@ -94,6 +95,10 @@ def full_run(**changes: Any) -> RunReport:
         credential="5f1c8a90b2e4",
         environment="c0ffee123456",
         approved=True,
+        guards=(
+            Finding(guard="secrets", policy="hold", seen="1 added line looks like a secret", count=1, places=("a:1",)),
+        ),
+        handed=Handed(how="push", state="failed", remote="origin", branch="o/x", sha="c" * 40, problem="no", mend="m"),
         **changes,
     )
 

@@ -1,0 +1,54 @@
+"""What is said of commits on their way out: what guards found in them, and where they went."""
+
+from __future__ import annotations
+
+import shlex
+
+from overnight.handover import Finding, Handed, held
+from overnight.printable import one_line
+from overnight.report import RunReport
+
+_SHOWN = 5
+_STANDING = {
+    "hold": "held back: no branch before your word",
+    "refuse": "refused: no branch; whoever wants it nonetheless makes it by hand",
+}
+
+
+def findings(run: RunReport, shown: int = _SHOWN) -> list[str]:
+    """A line a guard that found something, and below it the first places, indented; strictest first."""
+    order = sorted(run.guards, key=lambda each: ("refuse", "hold", "note").index(each.policy))
+    return [line for each in order for line in _finding(each, shown)]
+
+
+def _finding(found: Finding, shown: int) -> list[str]:
+    places = found.places[:shown]
+    more = [f"  and {found.count - len(places)} more"] if places and found.count > len(places) else []
+    return [f"guard {found.guard} ({found.policy}): {found.seen}", *(f"  {place}" for place in places), *more]
+
+
+def standing(run: RunReport) -> str:
+    """What the guards did to the branch of a run; empty where they let it pass, or a person did."""
+    strictest = held(run.guards)
+    if strictest == "hold" and run.approved:
+        return ""
+    return _STANDING.get(strictest, "") if run.commits else ""
+
+
+def by_hand(run: RunReport) -> str:
+    """The command that makes a branch a guard refused, or nobody allowed; empty where there is one."""
+    if run.branch or not run.commits or not standing(run):
+        return ""
+    name = f"overnight-{run.task_id}"
+    return f"git -C {shlex.quote(run.repo or '')} branch {shlex.quote(name)} {run.commits[-1].sha[:12]}"
+
+
+def handed(found: Handed) -> list[str]:
+    """Where a delivery went, or why it did not, and what to do."""
+    what = "pull request" if found.how == "pull_request" else "push"
+    to = f"{found.branch} at {found.remote}"
+    if found.state == "delivered":
+        return [f"pushed: {to}", *([f"pull request: {found.url}"] if found.url else [])]
+    lines = [f"{what} {found.state}: {to}: {one_line(found.problem or '')}"]
+    lines += [f"pull request: {found.url}"] if found.url else []
+    return lines + ([f"mend: {found.mend}"] if found.mend else [])
