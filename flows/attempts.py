@@ -22,7 +22,7 @@ from flows.outage import Patience, is_away
 from flows.wishes import heeded
 from overnight.alarm import sounded
 from overnight.attribution import attributed
-from overnight.failures import Evidence, Failure, FailureError, FailureKind, fail
+from overnight.failures import Evidence, Failure, FailureError, FailureKind, OvernightError, fail
 from overnight.ledger import Ledger
 from overnight.night import Night, Stages, now
 from overnight.preflight import Checked
@@ -144,6 +144,10 @@ def end_state(report: BatchReport) -> State[Any]:
     last = last_attempts(report.runs)
     causes = [run.failure for run in last if run.failure is not None]
     shown = f"{words}; {causes[0]}" if causes else words
+    if kept := [run.task_id for run in last if run.undelivered and run.failure is None]:
+        shown += f"; not delivered: {', '.join(kept)}, see the report"
+        if not causes and report.exit_code != EXIT_INTERRUPTED:
+            return Failed(message=shown, data=OvernightError(shown))
     if report.exit_code == EXIT_INTERRUPTED and not any(run.left_running for run in last):
         return Cancelled(message=shown)
     interrupted = fail(FailureKind.CANCELLED, Evidence(source="host", seen="the batch was interrupted"))

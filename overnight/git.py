@@ -97,6 +97,26 @@ class Repo:
         """
         return self._bytes(*args)
 
+    def attempt(self, *args: str, env: Mapping[str, str], timeout_s: float) -> tuple[int, str, str]:
+        """Exit code, output and words of a git command with an environment of the caller's; 124 when it took too long.
+
+        For what needs its user's own configuration. No hook runs all the same.
+        """
+        try:
+            done = subprocess.run(
+                self._argv(*args),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=dict(env),
+                timeout=timeout_s,
+                check=False,
+            )
+        except OSError as error:
+            return 127, "", f"git cannot be started: {error.strerror}"
+        except subprocess.TimeoutExpired:
+            return 124, "", f"git {args[0]}: no end after {timeout_s:g} s"
+        return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
     def lines(self, *args: str, limit: int) -> Iterator[bytes]:
         """Output of a git command by lines, each with its line end; one longer than `limit` bytes comes in pieces.
 

@@ -41,6 +41,12 @@ def write_pages(night: Night, report: BatchReport) -> None:
     write(night.ledger.directory / "report.html", html(report, night.ledger.directory))
 
 
+def rewrite(night: Night, report: BatchReport) -> None:
+    """The report of a batch that is over, on disk alone: it was announced when it was new."""
+    write(night.ledger.directory / "report.json", report.to_json())
+    write_pages(night, report)
+
+
 async def publish_checkup(name: str, checkup: Checkup) -> None:
     """Show what a doctor found: a table `doctor-NAME`, and `doctor-NAME-report` with every call. In its flow run."""
     page = key("doctor", name, "report")

@@ -57,6 +57,8 @@ GROUPS = (
         "leaks",
         "diffs",
         "scrutiny",
+        "push",
+        "forge",
     ),
     (
         "order",
