@@ -20,9 +20,9 @@ from overnight.firstlines import (
     whereabouts,
     who_must_act,
 )
-from overnight.outgoing import by_hand, findings, handed, standing
+from overnight.outgoing import by_hand, checks, findings, handed, standing
 from overnight.printable import fenced, safe
-from overnight.report import BatchReport, RouteReport, RunReport, Verify, last_attempts
+from overnight.report import BatchReport, RouteReport, RunReport, last_attempts
 
 __all__ = ["headline", "judged", "many", "markdown", "rows", "run_markdown", "summary", "whereabouts"]
 
@@ -119,10 +119,8 @@ def run_markdown(run: RunReport) -> str:
         lines += [f"Not saved: {words}" for words in run.leftovers.missed] + [""] * bool(run.leftovers.missed)
     if run.other_refs:
         lines += ["Further tips: " + ", ".join(f"`{ref}` {sha[:10]}" for ref, sha in run.other_refs.items()), ""]
-    if run.verify:
-        lines += [f"Check `{run.verify.command}` {_ended(run.verify)} after {run.verify.seconds:.1f} s.", ""]
-        if run.verify.exit_code != 0 and run.verify.tail:
-            lines += [*fenced(run.verify.tail.strip()), ""]
+    for words, tail in checks(run.verify):
+        lines += [words, "", *([*fenced(tail), ""] if tail else [])]
     return "\n".join([*lines, f"{_figures(run)}", ""])
 
 
@@ -175,12 +173,6 @@ def _task_lines(run: RunReport) -> list[str]:
         lines.append(f"  {many(run.leftovers.count, 'file')} not committed, saved as {run.leftovers.ref}")
     because = f", {run.failure.kind}" if run.failure and not run.left_running else ""
     return [f"{run.task_id}: {state}{because}", *lines]
-
-
-def _ended(verify: Verify) -> str:
-    if verify.exit_code is None:
-        return "was ended by its time limit"
-    return "passed" if verify.exit_code == 0 else f"ended with {verify.exit_code}"
 
 
 def _failure_lines(failure: Failure) -> list[str]:

@@ -240,10 +240,10 @@ class Night:
     def verify(self, plan: RunPlan, handle: RunHandle, tip: str) -> Verify | None:
         """Run the task's check on a fresh clone of what came home; None when we were told to leave it."""
         directory = self.ledger.run_dir(plan.run_id) / "verify"
-        directory.mkdir(exist_ok=True)
+        home, _ = home_of(plan, self.ledger.state, self.search_path)
         station, key = self.stations[plan.route.host], self.key(plan.route.provider).encode()
         wish = partial(self.wish, plan.task_id)
-        found = verify(plan, handle, tip, station, directory, secrets=[key], interrupted=wish)
+        found = verify(plan, handle, tip, station, directory, home, secrets=[key], interrupted=wish)
         if found is None:
             return None
         self.tell(plan.task_id, "verify", f"exit code {found.exit_code} after {found.seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""What is said of commits on their way out: what guards found in them, and where they went."""
+"""What is said of commits on their way out: what guards and checks found, and where they went."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 
 from overnight.handover import Finding, Handed, held
 from overnight.printable import one_line
-from overnight.report import RunReport
+from overnight.report import Check, RunReport, Verify
 
 _SHOWN = 5
 _STANDING = {
@@ -41,6 +41,27 @@ def by_hand(run: RunReport) -> str:
         return ""
     name = f"overnight-{run.task_id}"
     return f"git -C {shlex.quote(run.repo or '')} branch {shlex.quote(name)} {run.commits[-1].sha[:12]}"
+
+
+def checks(found: Verify | None) -> list[tuple[str, str]]:
+    """A sentence for each run of a task's check, and the tail of its output where it failed."""
+    if found is None:
+        return []
+    place = " on this machine" if found.on == "here" else ""
+    lines = [(f"Check `{found.command}`{place} {_ended(found)}.", _tail(found))]
+    if found.again is not None:
+        verdict = ": it is flaky, and proves nothing either way" if found.flaky else ""
+        lines.append((f"Again on the same commit it {_ended(found.again)}{verdict}.", _tail(found.again)))
+    return lines
+
+
+def _ended(check: Check) -> str:
+    how = "passed" if check.exit_code == 0 else f"ended with {check.exit_code}"
+    return f"{'was ended by its time limit' if check.exit_code is None else how} after {check.seconds:.1f} s"
+
+
+def _tail(check: Check) -> str:
+    return check.tail.strip() if check.exit_code != 0 else ""
 
 
 def handed(found: Handed) -> list[str]:

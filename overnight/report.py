@@ -40,11 +40,21 @@ class RouteReport(_Record):
     failure: Failure | None = None
 
 
-class Verify(_Record):
-    command: str
+class Check(_Record):
+    """One run of a task's check."""
+
     exit_code: int | None = Field(description="None when the command was ended by its time limit")
     seconds: float
     tail: str = Field("", description="Last lines of its output, secrets masked")
+
+
+class Verify(Check):
+    """The first run of the check, which decides, and the second, where the first failed and one was asked for."""
+
+    command: str
+    on: Literal["host", "here"] = Field("host", description="`here` is the machine that carries the batch out")
+    again: Check | None = Field(None, description="The same command on the same commit, in another fresh clone")
+    flaky: bool = Field(False, description="It failed and then passed, so it says nothing of the commit")
 
 
 class Phases(_Record):

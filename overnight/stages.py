@@ -17,7 +17,7 @@ from overnight.handover import held
 from overnight.ladder import Standing
 from overnight.outcome import claims, conclude, got_nowhere, process_failure, starved
 from overnight.plan import RunPlan
-from overnight.report import Phases, RunReport, State, Verify
+from overnight.report import Check, Phases, RunReport, State, Verify
 from overnight.reprobe import refined
 from overnight.silence import repeated
 from overnight.spec import TaskSpec
@@ -150,9 +150,19 @@ def _why_so_long(failure: Failure, transcript: Transcript, guard: Guard, names: 
 
 
 def _unverified(checked: Verify, plan: RunPlan) -> Failure:
-    how = "was ended by its time limit" if checked.exit_code is None else f"ended with {checked.exit_code}"
-    seen = f"`{checked.command}` {how} after {checked.seconds:.0f} s: {checked.tail[-300:]}"
-    return fail(FailureKind.VERIFY_FAILED, Evidence(source="exit", seen=seen), names=plan.route.names)
+    seen = [Evidence(source="exit", seen=f"`{checked.command}` {_ended(checked)}: {checked.tail[-300:]}")]
+    remedy = ""
+    if checked.again is not None:
+        words = f"again on the same commit it {_ended(checked.again)}: {checked.again.tail[-300:]}"
+        seen.append(Evidence(source="exit", seen=words))
+    if checked.flaky:
+        remedy = "the check is flaky and proves nothing either way: mend it, or look at both of its tails"
+    return fail(FailureKind.VERIFY_FAILED, *seen, names=plan.route.names, remedy=remedy)
+
+
+def _ended(check: Check) -> str:
+    how = "was ended by its time limit" if check.exit_code is None else f"ended with {check.exit_code}"
+    return f"{how} after {check.seconds:.0f} s"
 
 
 def _phases(stages: Stages) -> Phases:

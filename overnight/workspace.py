@@ -153,12 +153,12 @@ class Workspaces:
             seen = Evidence(source="git", seen=str(error))
             raise CollectError(fail(_K.COLLECT_FAILED, seen, lies, names=plan.names)) from error
 
-    def fresh_clone(self, handle: RunHandle, tip: str, place: str) -> str:
-        """A clone of a run's commit at `place`, with none of the run's configuration; again changes nothing.
+    def fresh_clone(self, git_dir: str, tip: str, place: str) -> str:
+        """A clone at `place` of a commit that is in `git_dir`, with none of its configuration; again changes nothing.
 
         Returns `place`.
         """
-        self._sh("clone", errands.FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
+        self._sh("clone", errands.FRESH, git_dir, place, tip, timeout_s=_LONG_S)
         return place
 
     def _collect(self, plan: Origin, handle: RunHandle, repo: Repo, judge: Judge) -> Collected:
