@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments.automations import notifications
@@ -110,10 +111,16 @@ def told(place: Place) -> Place:
     return place
 
 
+@contextmanager
+def asking(place: Place) -> Iterator[SyncPrefectClient]:
+    api = {PREFECT_API_URL: place.server.api_url, PREFECT_API_AUTH_STRING: place.server.auth}
+    with temporary_settings(api), get_client(sync_client=True) as client:
+        yield client
+
+
 def automations(place: Place) -> list[str]:
-    with temporary_settings({PREFECT_API_URL: place.server.api_url, PREFECT_API_AUTH_STRING: place.server.auth}):
-        with get_client(sync_client=True) as client:
-            return sorted(each.name for each in client.read_automations())
+    with asking(place) as client:
+        return sorted(each.name for each in client.read_automations())
 
 
 @pytest.mark.parametrize(
@@ -199,9 +206,8 @@ def test_an_opened_breaker_is_told(told: Place) -> None:
 
 
 def test_no_address_is_in_an_automation(told: Place) -> None:
-    with temporary_settings({PREFECT_API_URL: told.server.api_url, PREFECT_API_AUTH_STRING: told.server.auth}):
-        with get_client(sync_client=True) as client:
-            said = json.dumps([each.model_dump(mode="json") for each in client.read_automations()])
+    with asking(told) as client:
+        said = json.dumps([each.model_dump(mode="json") for each in client.read_automations()])
     assert SECRET not in said
 
 
