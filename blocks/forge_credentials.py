@@ -65,6 +65,19 @@ class ForgeCredentials(Block):
         return Forge(name, self.kind, (self.api_url or PUBLIC[self.kind]).rstrip("/"), self.token.get_secret_value())
 
 
+def made(kind: Kind, token: SecretStr, api_url: str) -> ForgeCredentials:
+    """A block of what was typed.
+
+    Raises:
+        BadInput: the address or the token cannot be used. Never shows the token.
+    """
+    try:
+        return ForgeCredentials(kind=kind, token=token, api_url=api_url)
+    except ValidationError:
+        mend = "Write https://HOST/api/v3 for GitHub Enterprise, https://HOST/api/v4 for your own GitLab"
+        raise BadInput(f"block {SLUG}", "api_url", "is no https address without credentials", mend) from None
+
+
 def load_forge(name: str, source: str, field: str) -> Forge:
     """What is saved under this name. Blocks on the network.
 

@@ -19,7 +19,7 @@ from flows.attempts import attempts, begun_before, carry_out, end_state
 from flows.cancel import finish
 from flows.limits import room
 from flows.patience import patiently
-from flows.prepare import checked, record, state_directory
+from flows.prepare import check_forges, checked, record, state_directory
 from flows.spread import REPORT
 from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput
@@ -155,6 +155,7 @@ def _ledger(
     described = {name: host.described() for name, host in hosts.items()}
     raw = {"name": task["id"], "author": author, "hosts": described, "tasks": [task]}
     batch = batchfile.complete(raw, PARAMETERS, Path.home(), {})
+    check_forges(batch)
     return record(checked(batch, lock_path, os.environ, part_of or None), directory, task["id"] if part_of else "")
 
 

@@ -84,7 +84,7 @@ def hand_over(night: Night, run: RunReport, forge: Forge | BadInput | None, env:
     """
     task = _task(night, run)
     wish, repo = task.deliver, Repo(Path(run.repo or ""), night.search_path)
-    remote = wish.remote or (task.repo if is_url(task.repo) else "origin")
+    remote = _remote(task)
     branch = wish.branch.format(batch=night.ledger.batch_id, task=task.id)
     record: dict[str, Any] = {"how": wish.how, "remote": shown(remote), "branch": branch, "sha": run.commits[-1].sha}
     try:
@@ -95,10 +95,38 @@ def hand_over(night: Night, run: RunReport, forge: Forge | BadInput | None, env:
         found = Handed(state=state, problem=error.problem, mend=again, **record)
     except GitError as error:
         found = Handed(state="failed", problem=str(error), mend="see the repository here", **record)
+    return _recorded(night, run, found)
+
+
+def unsent(night: Night, run: RunReport, why: str) -> RunReport:
+    """The same for one whose delivery was not even tried."""
+    task = _task(night, run)
+    branch = task.deliver.branch.format(batch=night.ledger.batch_id, task=task.id)
+    again = f"overnight deliver {night.ledger.batch_id} {task.id}"
+    return _recorded(
+        night,
+        run,
+        Handed(
+            how=task.deliver.how,
+            state="failed",
+            remote=shown(_remote(task)),
+            branch=branch,
+            sha=run.commits[-1].sha,
+            problem=why,
+            mend=again,
+        ),
+    )
+
+
+def _recorded(night: Night, run: RunReport, found: Handed) -> RunReport:
     handed = run.model_copy(update={"handed": found})
     night.ledger.save(run.run_id, "outcome", handed)
     night.tell(run.task_id, "deliver", "; ".join(handed_words(found)))
     return handed
+
+
+def _remote(task: TaskSpec) -> str:
+    return task.deliver.remote or (task.repo if is_url(task.repo) else "origin")
 
 
 def _sent(

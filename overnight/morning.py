@@ -43,6 +43,8 @@ def rows(report: BatchReport, pages: Mapping[str, str] = MappingProxyType({})) -
             "seconds": run.seconds.run,
             "usd": run.usd,
             "branch": run.branch or "",
+            "guards": ", ".join(sorted({f"{each.guard} ({each.policy})" for each in run.guards})),
+            "delivered": (run.handed.url or run.handed.state) if run.handed else "",
             "tokens": run.tokens,
             "host": run.host,
             "harness": f"{run.harness} {run.harness_version or ''}".strip(),

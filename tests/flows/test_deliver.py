@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import pytest
 from flows.private_server import private_server
 from tests.flows.rounds import command
 from tests.flows.small import Small, small
-from tests.flows.world import finished
+from tests.flows.world import ROOT, finished
+from tests.overnight.forges import TOKEN, forge
 from tests.overnight.nights import git, script
 
 pytestmark = pytest.mark.full
@@ -98,7 +101,8 @@ def test_what_is_held_is_told_before_anybody_is_asked_and_waits_for_a_word(here:
 
 def test_what_was_refused_stays_refused_and_says_how_it_is_made_by_hand(here: Small) -> None:
     key = here.env["OVERNIGHT_KEY_REHEARSAL"]
-    tasks = [{"id": "leak", "instruction": agent(f"echo {key[:7]}{key[7:]} > .env"), "deliver": "push"}]
+    way = {"how": "push", "remote": str(remote(here, "leak"))}
+    tasks = [{"id": "leak", "instruction": agent(f"echo {key[:7]}{key[7:]} > .env"), "deliver": way}]
     done = here.run(here.batch("leak", tasks))
     assert done.code == 1
     assert "guard own_key (refuse)" in done.out + done.err
@@ -110,3 +114,55 @@ def test_what_was_refused_stays_refused_and_says_how_it_is_made_by_hand(here: Sm
     by_hand = next(line.strip() for line in again.out.splitlines() if " branch overnight-leak " in line)
     here.git(*by_hand.split()[3:])
     assert here.git("rev-parse", "overnight-leak") == report(here, "leak")["runs"][0]["commits"][-1]["sha"]
+
+
+def test_a_forge_is_saved_from_a_terminal_listed_and_forgotten(here: Small) -> None:
+    def forges(*args: str, said: str = "") -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", "from flows.cli import app; app()", "forges", *args, "--state", str(here.state)]
+        return subprocess.run(argv, cwd=ROOT, env=here.env, input=said, capture_output=True, text=True, timeout=120)
+
+    wrong = forges("add", "lab", "--api-url", "http://git.example/api/v4", "--from-stdin", said=TOKEN)
+    assert (wrong.returncode, "is no https address" in wrong.stderr) == (2, True)
+    saved = forges(
+        "add", "lab", "--kind", "gitlab", "--api-url", "https://git.example/api/v4", "--from-stdin", said=TOKEN
+    )
+    assert saved.returncode == 0, saved.stderr
+    listed = forges("list", "--json")
+    assert "https://git.example/api/v4" in listed.stdout
+    assert forges("remove", "lab").returncode == 0
+    assert "no block forge-credentials/lab" in forges("remove", "lab").stderr
+    assert TOKEN not in "".join(each.stdout + each.stderr for each in (wrong, saved, listed))
+
+
+def test_what_a_delivery_needs_is_refused_before_anything_starts(here: Small) -> None:
+    work = {"instruction": agent("echo x > x.txt")}
+    done = here.run(here.batch("noremote", [{"id": "a", **work, "deliver": {"how": "push", "remote": "upstream"}}]))
+    assert done.code == 2
+    assert "tasks[0].deliver.remote" in done.err
+    way = {"how": "pull_request", "forge": "nobody", "remote": f"file://{here.directory}/x.git"}
+    done = here.run(here.batch("noforge", [{"id": "a", **work, "deliver": way}]))
+    assert done.code == 2
+    assert "tasks[0].deliver.forge: no block forge-credentials/nobody is saved" in done.err
+    assert not list(here.state.glob("batches/no*"))
+
+
+def test_a_night_with_a_pull_request_from_its_block_to_its_page(here: Small) -> None:
+    path = here.directory / "served" / "acme" / "app.git"
+    path.mkdir(parents=True)
+    git(path, "init", "-q", "--bare")
+    git(path, "config", "http.receivepack", "true")
+    with forge("github", here.directory / "served") as fake:
+        add = ["forges", "add", "loop", "--api-url", fake.api_url, "--from-stdin", "--state", str(here.state)]
+        argv = [sys.executable, "-c", "from flows.cli import app; app()", *add]
+        subprocess.run(argv, cwd=ROOT, env=here.env, input=TOKEN, text=True, timeout=120, check=True)
+        way = {"how": "pull_request", "forge": "loop", "remote": f"{fake.url}/acme/app.git"}
+        done = here.run(here.batch("pr", [{"id": "one", "instruction": agent("echo x > one.txt"), "deliver": way}]))
+        assert done.code == 0, done.out + done.err
+        run = report(here, "pr")["runs"][0]
+        assert run["handed"]["url"] == f"{fake.url}/acme/app/pull/1"
+        assert run["handed"]["url"] in done.out + done.err
+        assert [pull["base"] for pull in fake.pulls] == ["main"]
+        assert command(here, "flows.deliver", report(here, "pr")["batch_id"]).code == 0
+        assert len(fake.pulls) == 1
+    batch = here.state / "batches"
+    assert [p for p in batch.rglob("*") if p.is_file() and TOKEN.encode() in p.read_bytes()] == []
