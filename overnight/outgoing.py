@@ -9,10 +9,6 @@ from overnight.printable import one_line
 from overnight.report import Check, RunReport, Verify
 
 _SHOWN = 5
-_STANDING = {
-    "hold": "held back: no branch before your word",
-    "refuse": "refused: no branch; whoever wants it nonetheless makes it by hand",
-}
 
 
 def findings(run: RunReport, shown: int = _SHOWN) -> list[str]:
@@ -30,14 +26,18 @@ def _finding(found: Finding, shown: int) -> list[str]:
 def standing(run: RunReport) -> str:
     """What the guards did to the branch of a run; empty where they let it pass, or a person did."""
     strictest = held(run.guards)
-    if strictest == "hold" and run.approved:
+    if not run.commits or strictest == "note":
         return ""
-    return _STANDING.get(strictest, "") if run.commits else ""
+    if strictest == "refuse":
+        return "refused: no branch; whoever wants it nonetheless makes it by hand"
+    batch = run.run_id.removesuffix(f".{run.task_id}.{run.attempt}")
+    word = f"on the page of its flow run or, once that has ended, overnight deliver {batch} {run.task_id} --allow"
+    return "" if run.approved else f"held back: no branch before your word, {word}"
 
 
 def by_hand(run: RunReport) -> str:
-    """The command that makes a branch a guard refused, or nobody allowed; empty where there is one."""
-    if run.branch or not run.commits or not standing(run):
+    """The command that makes a branch which a guard refused; empty where none did."""
+    if not run.commits or held(run.guards) != "refuse":
         return ""
     name = f"overnight-{run.task_id}"
     return f"git -C {shlex.quote(run.repo or '')} branch {shlex.quote(name)} {run.commits[-1].sha[:12]}"

@@ -37,7 +37,8 @@ def test_what_a_guard_found_stands_on_every_page(tmp_path: Path, finding: Findin
         assert f"guard {finding.guard} ({finding.policy}): 1 added line looks like a secret" in page
         assert "x.py:3 in abc" in page
         assert words in page
-        assert (f"branch overnight-shout {'c' * 12}" in page) == (finding is not NOTED)
+        assert (f"branch overnight-shout {'c' * 12}" in page) == (finding is REFUSED)
+        assert (f"overnight deliver {night.batch_id} shout --allow" in page) == (finding is HELD)
 
 
 def test_a_name_cannot_leave_its_block(tmp_path: Path) -> None:
