@@ -88,6 +88,7 @@ def hand_over(night: Night, run: RunReport, forge: Forge | BadInput | None, env:
     branch = wish.branch.format(batch=night.ledger.batch_id, task=task.id)
     record: dict[str, Any] = {"how": wish.how, "remote": shown(remote), "branch": branch, "sha": run.commits[-1].sha}
     try:
+        _check_below(night, run)
         found = Handed(state="delivered", url=_sent(repo, remote, branch, run, task, forge, env), **record)
     except Refused as error:
         state: Literal["left alone", "failed"] = "left alone" if error.went_on else "failed"
@@ -96,6 +97,22 @@ def hand_over(night: Night, run: RunReport, forge: Forge | BadInput | None, env:
     except GitError as error:
         found = Handed(state="failed", problem=str(error), mend="see the repository here", **record)
     return _recorded(night, run, found)
+
+
+def _check_below(night: Night, run: RunReport) -> None:
+    """A push carries all that its commits stand on, which may be those of another task, and kept here.
+
+    Raises:
+        Refused: they are.
+    """
+    every = [other for task in night.batch.tasks for other in night.ledger.attempts(task.id)]
+    by_commit = {commit.sha: other for other in every for commit in other.commits}
+    below = by_commit.get(run.base_sha or "")
+    while below is not None:
+        if held(below.guards) == "refuse" or below.approved is False:
+            why = "a guard refused" if held(below.guards) == "refuse" else "wait for a person's word"
+            raise Refused(f"it stands on commits of {below.task_id}, which {why}", f"look at {below.task_id} first")
+        below = by_commit.get(below.base_sha or "")
 
 
 def unsent(night: Night, run: RunReport, why: str) -> RunReport:

@@ -128,6 +128,30 @@ def test_somebodys_branch_is_left_alone_and_not_tried_again(tmp_path: Path) -> N
         assert git(remote, "rev-parse", "overnight/b1/t") == theirs
 
 
+@pytest.mark.parametrize(("policy", "approved", "sent"), [("refuse", None, 0), ("hold", False, 0), ("hold", True, 1)])
+def test_what_is_kept_does_not_leave_below_another_task(
+    tmp_path: Path, policy: str, approved: bool | None, sent: int
+) -> None:
+    with a_night(tmp_path, how="push") as (night, run, remote):
+        kept = {"guards": (HELD.model_copy(update={"policy": policy}),), "approved": approved}
+        night.decide(run.model_copy(update=kept))
+        repo = Path(run.repo or "")
+        git(repo, "checkout", "-q", "--detach", run.commits[-1].sha)
+        tip = commit(repo, "later.py")
+        above = run.model_copy(
+            update={
+                "run_id": "b1.t.2",
+                "attempt": 2,
+                "base_sha": run.commits[-1].sha,
+                "commits": (Commit(sha=tip, subject="Later", author_date=AT),),
+            }
+        )
+        done = hand_over(night, above, None, ENV)
+        assert len(git(remote, "for-each-ref", "refs/heads/overnight").splitlines()) == sent
+    assert done.handed is not None
+    assert ("it stands on commits of t" in (done.handed.problem or "")) == (not sent)
+
+
 @pytest.fixture(params=["github", "gitlab"])
 def fake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeForge]:
     with forge(request.param, tmp_path / "remotes") as fake:
