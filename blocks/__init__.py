@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from blocks.forge_credentials import ForgeCredentials
 from blocks.provider_credentials import ProviderCredentials
 from blocks.ssh_host import SSHHost
 
-__all__ = ["ProviderCredentials", "SSHHost"]
+__all__ = ["ForgeCredentials", "ProviderCredentials", "SSHHost"]

@@ -8,10 +8,11 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from pydantic import HttpUrl
 
+from blocks.forge_credentials import ForgeCredentials
 from blocks.provider_credentials import ProviderCredentials
 from blocks.ssh_host import SSHHost
 
-BLOCKS = (ProviderCredentials, SSHHost)
+BLOCKS = (ProviderCredentials, SSHHost, ForgeCredentials)
 
 
 def register() -> list[str]:

@@ -1,4 +1,4 @@
-"""The automations that come with overnight: crashed runs are marked, and a night that did not succeed is told."""
+"""The automations that come with overnight: crashed runs are marked, and what somebody should hear of is told."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound
-
-from overnight.failures import BadInput
 
 # Prefect advises three beats; with its API away for a minute, that made a living run Crashed (measured at load 19)
 SILENCE_S = 150.0
 # only runs of our deployments: those of others on the same server may beat more slowly, or not at all
 _OURS = ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.overnight"})
 _RUNS = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
+_FINISHED = (
+    "{{ event.payload['words'] }}\n"
+    "{% for each in event.payload['failed'] %}{{ each['task'] }}: {{ each['cause'] }}\n{% endfor %}"
+    "{% for each in event.payload['undelivered'] %}not delivered: {{ each }}\n{% endfor %}"
+    "{{ event.payload['report'] }}"
+)
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
 
 
@@ -51,27 +54,64 @@ def crashed_runs(silence_s: float = SILENCE_S) -> AutomationCore:
     )
 
 
-def tell_me(block: UUID) -> AutomationCore:
-    """A batch that ended with another exit code than 0."""
-    return AutomationCore(
-        name="overnight: tell me",
-        description="Sends a notification when not every task of a batch succeeded.",
-        trigger=EventTrigger(
-            expect={"overnight.batch.finished"},
-            match=ResourceSpecification({"prefect.resource.id": "overnight.batch.*", "overnight.exit-code": "!0"}),
-            posture=Posture.Reactive,
-            threshold=1,
+def notifications(block: UUID) -> list[AutomationCore]:
+    """Everything that is told through one notification block."""
+    return [
+        tell_me(block),
+        _told(
+            block,
+            "nothing started",
+            "Sends a notification when every route of a batch was shut, so that no agent was started.",
+            "overnight.batch.finished",
+            {"prefect.resource.id": "overnight.batch.*", "overnight.exit-code": "3"},
+            "{{ event.resource['prefect.resource.name'] }}: nothing started",
+            _FINISHED,
         ),
-        actions=[
-            SendNotification(
-                block_document_id=block,
-                subject="overnight: {{ event.resource['prefect.resource.name'] }}: "
-                "{{ event.resource['overnight.state'] }}",
-                body="{{ event.payload['words'] }}\n"
-                "{% for each in event.payload['failed'] %}{{ each['task'] }}: {{ each['cause'] }}\n{% endfor %}"
-                "{{ event.payload['report'] }}",
-            )
-        ],
+        _told(
+            block,
+            "route shut",
+            "Sends a notification when a route was shut for the rest of a batch.",
+            "overnight.route.shut",
+            {"prefect.resource.id": "overnight.route.*"},
+            "{{ event.resource['prefect.resource.name'] }} is shut in batch {{ event.resource['overnight.batch'] }}",
+            "{{ event.payload['cause'] }}\nmend: {{ event.payload['remedy'] }}",
+        ),
+        _told(
+            block,
+            "breaker opened",
+            "Sends a notification when nothing starts on a route, or with a provider, for a while.",
+            "overnight.breaker.opened",
+            {"prefect.resource.id": "overnight.breaker.*"},
+            "nothing starts on {{ event.resource['prefect.resource.name'] }} for now",
+            "{{ event.payload['cause'] }}\n"
+            "{% if event.payload['until'] %}until {{ event.payload['until'] }}\n{% endif %}"
+            "mend: {{ event.payload['remedy'] }}",
+        ),
+        tell_me_of_crashes(block),
+    ]
+
+
+def tell_me(block: UUID) -> AutomationCore:
+    """A batch that ended, in whatever way; one that could start nothing is told apart."""
+    return _told(
+        block,
+        "tell me",
+        "Sends a notification when a batch has finished: its tasks, what failed and why, where the report is.",
+        "overnight.batch.finished",
+        {"prefect.resource.id": "overnight.batch.*", "overnight.exit-code": "!3"},
+        "{{ event.resource['prefect.resource.name'] }}: {{ event.resource['overnight.state'] }}",
+        _FINISHED,
+    )
+
+
+def _told(
+    block: UUID, name: str, description: str, event: str, match: dict[str, str], subject: str, body: str
+) -> AutomationCore:
+    return AutomationCore(
+        name=f"overnight: {name}",
+        description=description,
+        trigger=EventTrigger(expect={event}, match=ResourceSpecification(match), posture=Posture.Reactive, threshold=1),
+        actions=[SendNotification(block_document_id=block, subject=f"overnight: {subject}", body=body)],
     )
 
 
@@ -109,18 +149,3 @@ def automate(client: SyncPrefectClient, wanted: AutomationCore) -> str:
     # what was not set is not sent, and the API wants all but this (prefect 3.8.8)
     client.update_automation(found[0].id, AutomationCore.model_validate(kept.model_dump(exclude={"owner_resource"})))
     return f"automation {wanted.name}: updated"
-
-
-def notification_block(client: SyncPrefectClient, written: str) -> UUID:
-    """The saved block that `TYPE/NAME` names.
-
-    Raises:
-        BadInput: there is none.
-    """
-    slug, _, name = written.partition("/")
-    try:
-        return client.read_block_document_by_name(name, slug).id
-    except ObjectNotFound:
-        problem = f"no saved block {written!r}"
-        mend = "Write TYPE/NAME, e.g. slack-webhook/oncall; save it on the pages, Blocks"
-        raise BadInput("command line", "--notify", problem, mend) from None

@@ -1,6 +1,6 @@
 """Makes a Prefect API ready for overnight. Run it after every upgrade, as often as you like.
 
-    python -m deployments.bootstrap [--nightly FILE] [--notify TYPE/NAME] [--server]
+    python -m deployments.bootstrap [--nightly FILE] [--notify TYPE/NAME [--notify-from ask]] [--server]
 
 Block types, work pool, provider limits of the lock, deployments, automations;
 one line for each. What a user changed on the pages stays: limits, parameters,
@@ -11,9 +11,11 @@ itself; a server of your own needs PREFECT_API_URL.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -23,8 +25,9 @@ from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
 
 from blocks.register import register
-from deployments.automations import automate, crashed_runs, notification_block, tell_me, tell_me_of_crashes
+from deployments.automations import automate, crashed_runs, notifications
 from deployments.deploy import Nightly, deploy, night
+from deployments.notifying import VARIABLE, Source, notification_block
 from flows.keeper import POOL
 from flows.limits import provider_limit
 from flows.nightly import clock, zone
@@ -35,6 +38,15 @@ from flows.up import Wish, up
 from overnight import layers, lockfile
 from overnight.failures import BadInput
 
+
+class From(StrEnum):
+    """Where the address of a notification block is read."""
+
+    ENV = "env"
+    STDIN = "stdin"
+    ASK = "ask"
+
+
 _WHERE = "environment or Prefect profile"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -44,7 +56,13 @@ def main(
     nightly: Annotated[Path | None, typer.Option(metavar="FILE", help="Run this batch every night.")] = None,
     at: Annotated[str | None, typer.Option(metavar="HH:MM", help="When the night begins; default 01:00.")] = None,
     timezone: Annotated[str | None, typer.Option(metavar="ZONE", help="Default this machine's.")] = None,
-    notify: Annotated[str | None, typer.Option(metavar="BLOCK", help="Notification block, TYPE/NAME.")] = None,
+    notify: Annotated[
+        str | None, typer.Option(metavar="BLOCK", help="Notification block, TYPE/NAME; apprise/NAME takes any address.")
+    ] = None,
+    notify_from: Annotated[
+        From | None,
+        typer.Option(help=f"Where the block's address is read, to make or renew it; default {VARIABLE}, if set."),
+    ] = None,
     lock: Annotated[Path | None, typer.Option(help="Provider lock of the deployments.")] = None,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="State directory of the deployments.")] = None,
     pool: Annotated[str, typer.Option(help="Work pool that runs them; made as a process pool if missing.")] = POOL,
@@ -67,16 +85,22 @@ def main(
         night_of = Nightly(nightly and nightly.absolute(), at, timezone)
         with _client() as client:
             _check(client)
-            for line in _everything(client, pool, state and state.absolute(), night_of, notify, at_once):
+            limits = layers.in_use(None, os.environ).concurrency()  # first all that may be refused
+            source: Source | None = notify_from.value if notify_from else None
+            block = notification_block(client, notify, source, os.environ) if notify else None
+            for line in _everything(client, pool, state and state.absolute(), night_of, block, at_once, limits):
                 typer.echo(line)
 
 
 def _everything(
-    client: SyncPrefectClient, pool: str, state: Path | None, nightly: Nightly, notify: str | None, at_once: int | None
+    client: SyncPrefectClient,
+    pool: str,
+    state: Path | None,
+    nightly: Nightly,
+    block: tuple[UUID, str] | None,
+    at_once: int | None,
+    limits: Mapping[str, int],
 ) -> Iterator[str]:
-    # first what may be refused, so that a mistake changes nothing
-    block = notification_block(client, notify) if notify else None
-    limits = layers.in_use(None, os.environ).concurrency()
     yield from register()
     yield _work_pool(client, pool)
     for provider, allowed in sorted(limits.items()):
@@ -87,8 +111,9 @@ def _everything(
     yield from deploy(client, pool, env, state, nightly)
     yield automate(client, crashed_runs())
     if block is not None:
-        yield automate(client, tell_me(block))
-        yield automate(client, tell_me_of_crashes(block))
+        told, line = block
+        yield line
+        yield from (automate(client, wanted) for wanted in notifications(told))
     yield night(client)
 
 

@@ -16,13 +16,13 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.utilities.urls import url_for
 
-from flows.approval import approved
 from flows.desk import DESK, night_of
+from flows.handing import handed_over
 from flows.outage import Patience, is_away
 from flows.wishes import heeded
 from overnight.alarm import sounded
 from overnight.attribution import attributed
-from overnight.failures import Evidence, Failure, FailureError, FailureKind, fail
+from overnight.failures import Evidence, Failure, FailureError, FailureKind, OvernightError, fail
 from overnight.ledger import Ledger
 from overnight.night import Night, Stages, now
 from overnight.preflight import Checked
@@ -75,7 +75,7 @@ async def carry_out(
             tags = {*flow_run.tags, *tags_of(spec.routes), f"{BATCH_ID}{ledger.batch_id}"}
             await mark_flow_run(tags, flow_name or f"batch {spec.name}")
             async with heeded(night):
-                runs = await approved(night, await _every_task(night, runner, probed=probed or ending))
+                runs = await handed_over(night, await _every_task(night, runner, probed=probed or ending))
             report = BatchReport(
                 batch_id=ledger.batch_id,
                 name=spec.name,
@@ -144,6 +144,10 @@ def end_state(report: BatchReport) -> State[Any]:
     last = last_attempts(report.runs)
     causes = [run.failure for run in last if run.failure is not None]
     shown = f"{words}; {causes[0]}" if causes else words
+    if kept := [run.task_id for run in last if run.undelivered and run.failure is None]:
+        shown += f"; not delivered: {', '.join(kept)}, see the report"
+        if not causes and report.exit_code != EXIT_INTERRUPTED:
+            return Failed(message=shown, data=OvernightError(shown))
     if report.exit_code == EXIT_INTERRUPTED and not any(run.left_running for run in last):
         return Cancelled(message=shown)
     interrupted = fail(FailureKind.CANCELLED, Evidence(source="host", seen="the batch was interrupted"))

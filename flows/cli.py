@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import cli_doctor, cli_history, cli_rehearse, cli_runs, cli_server
+from flows.cli_forges import forges
 from flows.cli_lock import lock as lock_commands
 from flows.cli_saved import credentials, hosts
 from flows.state import state_directory
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(credentials, name="credentials")
 app.add_typer(hosts, name="hosts")
+app.add_typer(forges, name="forges")
 app.add_typer(lock_commands, name="lock")
 
 

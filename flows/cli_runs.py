@@ -1,4 +1,4 @@
-"""Commands about runs that were: status, logs, attach, cancel, collect, gc."""
+"""Commands about runs that were: status, logs, attach, cancel, collect, deliver, gc."""
 
 from __future__ import annotations
 
@@ -34,6 +34,32 @@ def collect(batch_id: Batch = "", state: State = None, as_json: Json = False) ->
 
     with plainly():
         raise typer.Exit(bring_home(batch_id, state, as_json=as_json))
+
+
+def deliver(
+    batch_id: Batch = "",
+    task: Annotated[str, typer.Argument(metavar="[TASK]", show_default=False, help="That one alone.")] = "",
+    allow: Annotated[bool, typer.Option("--allow", help="Your word for what is held; see its diff first.")] = False,
+    state: State = None,
+) -> None:
+    """Push again what could not be pushed, and with --allow make the branches that wait for your word.
+
+    Commits are never lost to a failed delivery: they are in the repository here,
+    where the report says. What a guard refused stays refused. What is delivered
+    already is not delivered twice.
+
+    \b
+    Examples:
+      overnight deliver                                      the newest batch
+      overnight deliver tonight-20261122-2200-ab12 fix-parser --allow
+
+    \b
+    Exit codes: 0 all is where it was to go; 1 something is not; 2 bad input.
+    """
+    from flows.deliver import deliver_by_hand
+
+    with plainly():
+        raise typer.Exit(deliver_by_hand(batch_id, task, state, allow=allow))
 
 
 def attach(
@@ -181,13 +207,18 @@ def status(batch_id: Batch = "", state: State = None, as_json: Json = False) -> 
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands part of a console script."""
-    for command in (status, logs, attach, cancel, collect, gc):
+    for command in (status, logs, attach, cancel, collect, deliver, gc):
         app.command()(command)
 
 
 def collect_main() -> None:
     """`python -m flows.collect`."""
     alone(collect)
+
+
+def deliver_main() -> None:
+    """`python -m flows.deliver`."""
+    alone(deliver)
 
 
 def gc_main() -> None:

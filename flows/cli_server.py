@@ -27,7 +27,7 @@ def up(
     ] = None,
     notify: Annotated[
         str | None,
-        typer.Option(metavar="BLOCK", help="Notification block told of nights that did not succeed, TYPE/NAME."),
+        typer.Option(metavar="BLOCK", help="Notification block told of batches, routes and crashes, TYPE/NAME."),
     ] = None,
     lock: Annotated[Path | None, typer.Option(help="Provider lock of the deployments.")] = None,
     state: Annotated[

@@ -18,6 +18,7 @@ from prefect.states import Completed, Failed
 from flows.attempts import attempt
 from flows.by_hand import by_hand
 from flows.desk import DESK, night_of
+from flows.handing import delivered
 from flows.logs import age
 from flows.prepare import check_here
 from flows.state import state_directory
@@ -149,6 +150,7 @@ async def _settle(round_: Round, ledger: Ledger, open_: Sequence[Entry]) -> None
             elif fault is not None:
                 raise fault
         if any(entry.outcome for entry in open_):
+            await delivered(night, [run for task in spec.tasks for run in night.ledger.attempts(task.id)])
             await publish(night, _report(night, started_at))
     finally:
         await in_thread(night.close)

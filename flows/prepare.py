@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from blocks.forge_credentials import load_forge
 from blocks.hosts import load_hosts
 from blocks.task_form import TaskForm
 from flows.attempts import decided
@@ -22,6 +23,7 @@ from overnight.ledger import Ledger
 from overnight.lockfile import ProviderLock
 from overnight.night import now
 from overnight.plan import Planner, RunPlan
+from overnight.push import Refused, address
 from overnight.spec import BatchSpec, is_url
 
 
@@ -88,6 +90,7 @@ def checked(
     prepared = checked_plans(batch, layers.whole(path), path, batch_id)
     _check_spread(batch)
     _check_repositories(batch, environ.get("PATH", os.defpath))
+    _check_remotes(batch, environ.get("PATH", os.defpath), environ)
     _check_key_files(batch)
     return prepared
 
@@ -113,6 +116,7 @@ def with_hosts(prepared: Prepared) -> Prepared:
     hosts = load_hosts(prepared.batch.hosts, prepared.batch.source)
     batch = prepared.batch.model_copy(update={"hosts": hosts})
     _check_key_files(batch)
+    check_forges(batch)
     return replace(prepared, batch=batch)
 
 
@@ -183,6 +187,24 @@ def _check_repositories(batch: BatchSpec, search_path: str) -> None:
         except FailureError as error:
             problem = f"no commit {task.base!r} in {task.repo}"
             raise BadInput(batch.source, f"{task.field}.base", problem, "Name a branch, tag or commit of it") from error
+
+
+def check_forges(batch: BatchSpec) -> None:
+    """See that what pull requests need is saved, hours before they are made. Blocks on the network."""
+    fields = {task.deliver.forge: f"{task.field}.deliver.forge" for task in batch.tasks if task.deliver.forge}
+    for name, field in fields.items():
+        load_forge(name, batch.source, field)
+
+
+def _check_remotes(batch: BatchSpec, search_path: str, environ: Mapping[str, str]) -> None:
+    for task in batch.tasks:
+        remote = task.deliver.remote or "origin"
+        if task.deliver.how == "branch" or is_url(task.repo):
+            continue
+        try:
+            address(Repo(Path(task.repo), search_path), remote, environ)
+        except Refused as error:
+            raise BadInput(batch.source, f"{task.field}.deliver.remote", error.problem, error.mend) from error
 
 
 def _check_key_files(batch: BatchSpec) -> None:

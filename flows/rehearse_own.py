@@ -196,6 +196,8 @@ def _opening(
         yield f"  shorter than on a real night: {'; '.join(show.shortened)}"
     if any(task.approve for task in prepared.batch.tasks):
         yield "  nobody is asked to approve"
+    if any(task.deliver.how != "branch" for task in prepared.batch.tasks):
+        yield "  nothing is pushed anywhere"
     yield ""
 
 

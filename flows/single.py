@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from prefect import flow
@@ -19,10 +19,11 @@ from flows.attempts import attempts, begun_before, carry_out, end_state
 from flows.cancel import finish
 from flows.limits import room
 from flows.part_report import hand_over
-from flows.prepare import checked, record, state_directory
+from flows.prepare import check_forges, checked, record, state_directory
 from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput
 from overnight.form import PARAMETERS, REPO_SHAPE, choices, chosen, name_from
+from overnight.handover import Deliver, Guards
 from overnight.ledger import Ledger
 from overnight.night import Night
 from overnight.report import RunReport
@@ -50,6 +51,10 @@ async def single(
     verify: str = "",
     approve: bool = False,
     limits: Limits = Limits(),  # noqa: B008  # frozen, and the form shows what it holds
+    verify_on: Literal["host", "here"] = "host",
+    verify_twice: bool = False,
+    guards: Guards = Guards(),  # noqa: B008  # as limits
+    deliver: Deliver = Deliver(),  # noqa: B008  # as limits
     ask_for_commit: bool = True,
     name: str = "",
     author: str = AUTHOR,
@@ -73,6 +78,10 @@ async def single(
         verify: Command that must exit 0 in a fresh clone of what came home, e.g. make test. Empty for none.
         approve: Make the branch only after you approved the diff on this run's page.
         limits: When a run is stopped, and how often it is tried.
+        verify_on: Where the check runs; here is the worker's machine, as its user.
+        verify_twice: A check that failed runs once more on the same commit.
+        guards: What becomes of the branch when the diff holds something of a sort.
+        deliver: Where the commits go when the task succeeded.
         ask_for_commit: Append a line that asks the agent to commit.
         name: Part of the branch name. Empty takes the instruction's first words.
         author: Name and address of the commits, unless the agent sets its own.
@@ -88,10 +97,10 @@ async def single(
         "base": base,
         "verify": verify or None,
         "approve": approve,
-        "ask_for_commit": ask_for_commit,
-        "limits": limits.model_dump(),
-        "id": name or name_from(instruction),
     }
+    asked |= {"verify_on": verify_on, "verify_twice": verify_twice, "ask_for_commit": ask_for_commit}
+    asked |= {"limits": limits.model_dump(), "guards": guards.model_dump(), "deliver": deliver.model_dump()}
+    asked["id"] = name or name_from(instruction)
     return await _carry_out(asked, {host_name or host.saved_as: host}, route, author, resume, part_of, state, lock)
 
 
@@ -143,6 +152,7 @@ def _ledger(
     described = {name: host.described() for name, host in hosts.items()}
     raw = {"name": task["id"], "author": author, "hosts": described, "tasks": [task]}
     batch = batchfile.complete(raw, PARAMETERS, Path.home(), {})
+    check_forges(batch)
     return record(checked(batch, lock_path, os.environ, part_of or None), directory, task["id"] if part_of else "")
 
 

@@ -34,6 +34,7 @@ from flows.attempts import carry_out, decided, refusal, skipped
 from flows.part_report import late_report, report_of
 from flows.patience import patiently
 from flows.private_server import OutOfReach
+from overnight.delivery import merges_into
 from overnight.failures import BadInput, Evidence, FailureKind, fail
 from overnight.form import choice_of
 from overnight.git import Repo
@@ -270,6 +271,10 @@ def _parameters(night: Night, task: TaskSpec) -> dict[str, Any]:
         "base": base,
         "verify": task.verify or "",
         "approve": task.approve,
+        "verify_on": task.verify_on,
+        "verify_twice": task.verify_twice,
+        "guards": task.guards.model_dump(),
+        "deliver": task.deliver.model_copy(update={"base": merges_into(task)}).model_dump(),
         "limits": task.limits.model_dump(),
         "ask_for_commit": task.ask_for_commit,
         "name": task.id,

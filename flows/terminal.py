@@ -67,11 +67,16 @@ def asked_key(provider: str, from_stdin: bool) -> str:
     Raises:
         BadInput: nobody can be asked.
     """
+    return asked_secret(f"Key for {provider}", "PROVIDER", from_stdin)
+
+
+def asked_secret(question: str, field: str, from_stdin: bool) -> str:
+    """A secret, as `asked_key`."""
     if from_stdin:
         return sys.stdin.read().strip()
     if not sys.stdin.isatty():
-        raise BadInput(_WHERE, "PROVIDER", "there is no terminal to ask for the key", "Use --from-stdin")
-    return str(typer.prompt(f"Key for {provider}", hide_input=True))
+        raise BadInput(_WHERE, field, "there is no terminal to ask for the key", "Use --from-stdin")
+    return str(typer.prompt(question, hide_input=True))
 
 
 def agreeing(question: str, yes: bool, otherwise: str) -> Callable[[], bool]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from overnight.failures import BadInput
+from overnight.handover import Deliver, Guards
 from overnight.keyshape import KEY_VARIABLES
 from overnight.lockfile import suggest
 from overnight.route import Route
 from overnight.spec import BatchFile, BatchSpec, HostSpec, Limits, TaskEntry, TaskSpec, is_url
 from overnight.yamlfile import fits, parse, read_text
 
+M = TypeVar("M", bound=BaseModel)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 # keys of providers are in the environment too, and what stands in a batch file reaches argv, records and logs
 _VERBATIM = ("instruction", "verify")
@@ -215,10 +217,14 @@ def _task(entry: TaskEntry, index: int, batch: BatchFile, source: str, folder: P
         base=entry.base or below.base or "HEAD",
         instruction=_instruction(entry, field, source, folder),
         route=_route(entry, field, batch, source),
-        limits=_limits(entry, field, batch, source),
+        limits=_merged_below(Limits, "limits", entry, field, batch, source),
         verify=(below.verify if entry.verify is None else entry.verify) or None,
         ask_for_commit=_first(entry.ask_for_commit, below.ask_for_commit, True),
         approve=_first(entry.approve, below.approve, False),
+        verify_on=entry.verify_on or below.verify_on or "host",
+        verify_twice=_first(entry.verify_twice, below.verify_twice, False),
+        guards=_merged_below(Guards, "guards", entry, field, batch, source),
+        deliver=_merged_below(Deliver, "deliver", entry, field, batch, source),
         field=field,
     )
 
@@ -239,14 +245,15 @@ def _route(entry: TaskEntry, field: str, batch: BatchFile, source: str) -> Route
     return Route(**route.model_dump())
 
 
-def _limits(entry: TaskEntry, field: str, batch: BatchFile, source: str) -> Limits:
-    place = "defaults"
+def _merged_below(model: type[M], key: str, entry: TaskEntry, field: str, batch: BatchFile, source: str) -> M:
+    """What a task says of `key` over what the defaults say of it."""
+    place, below = "defaults", getattr(batch.defaults, key)
     try:
-        Limits.model_validate(batch.defaults.limits)
+        model.model_validate(below)
         place = field
-        return Limits.model_validate({**batch.defaults.limits, **entry.limits})
+        return model.model_validate({**below, **getattr(entry, key)})
     except ValidationError as error:
-        raise bad_input(error, source, Limits, f"{place}.limits") from None
+        raise bad_input(error, source, model, f"{place}.{key}") from None
 
 
 def _instruction(entry: TaskEntry, field: str, source: str, folder: Path) -> str:

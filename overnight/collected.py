@@ -6,6 +6,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from overnight.handover import Finding
+
 
 class Commit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,8 +39,9 @@ class Collected(BaseModel):
     `commits` are oldest first, `base..tip`. `repo` is the path on this machine
     that holds them. `branch` is None when there is no commit, or when a branch
     of that name could not be set without taking one from the user; then
-    `others` says where `tip` is. `others` are refs (ref -> sha) of what the
-    agent made beside the branch, commits that do not descend from the base among them.
+    `others` says where `tip` is; so it does where `guards` hold or refuse the branch.
+    `others` are refs (ref -> sha) of what the agent made beside the branch, commits
+    that do not descend from the base among them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,3 +54,4 @@ class Collected(BaseModel):
     diffstat: str = ""
     others: dict[str, str] = Field(default_factory=dict)
     leftovers: Leftovers | None = None
+    guards: tuple[Finding, ...] = ()

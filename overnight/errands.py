@@ -42,8 +42,8 @@ set -e
 if [ -e "$2/.git/overnight-ready" ]; then exit 0; fi
 rm -rf "$2"
 git init -q --template= "$2"
-printf '%s\\n' "$1/.git/objects" > "$2/.git/objects/info/alternates"
-[ ! -e "$1/.git/shallow" ] || cp "$1/.git/shallow" "$2/.git/shallow"
+printf '%s\\n' "$1/objects" > "$2/.git/objects/info/alternates"
+[ ! -e "$1/shallow" ] || cp "$1/shallow" "$2/.git/shallow"
 git -C "$2" -c core.hooksPath=/dev/null checkout -q --detach "$3"
 : > "$2/.git/overnight-ready"
 """

@@ -67,15 +67,16 @@ class Repo:
         return self._output(*args, input_text=input_text, timeout_s=timeout_s).strip()
 
     def _output(self, *args: str, input_text: str | None = None, timeout_s: float = 300) -> str:
+        said = self._bytes(*args, input_text=input_text, timeout_s=timeout_s).decode("utf-8", "replace")
+        return said.replace("\r\n", "\n").replace("\r", "\n")
+
+    def _bytes(self, *args: str, input_text: str | None = None, timeout_s: float = 300) -> bytes:
         what = f"git {args[0]} in {self.path}"
         try:
             done = subprocess.run(
                 self._argv(*args),
-                input=input_text,
+                input=input_text.encode() if input_text is not None else None,
                 capture_output=True,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
                 env=environment(self.search_path),
                 timeout=timeout_s,
                 check=False,
@@ -85,8 +86,58 @@ class Repo:
         except subprocess.TimeoutExpired as error:
             raise GitError(f"{what}: no end after {timeout_s:g} s") from error
         if done.returncode != 0:
-            raise GitError(f"{what}: {' '.join(done.stderr.split())[:500]}")
+            raise GitError(f"{what}: {' '.join(done.stderr.decode('utf-8', 'replace').split())[:500]}")
         return done.stdout
+
+    def read(self, *args: str) -> bytes:
+        """Output of a git command, byte for byte: names of files need not be text.
+
+        Raises:
+            GitError: as `run`.
+        """
+        return self._bytes(*args)
+
+    def attempt(self, *args: str, env: Mapping[str, str], timeout_s: float) -> tuple[int, str, str]:
+        """Exit code, output and words of a git command with an environment of the caller's; 124 when it took too long.
+
+        For what needs its user's own configuration. No hook runs all the same.
+        """
+        try:
+            done = subprocess.run(
+                self._argv(*args),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=dict(env),
+                timeout=timeout_s,
+                check=False,
+            )
+        except OSError as error:
+            return 127, "", f"git cannot be started: {error.strerror}"
+        except subprocess.TimeoutExpired:
+            return 124, "", f"git {args[0]}: no end after {timeout_s:g} s"
+        return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+    def lines(self, *args: str, limit: int) -> Iterator[bytes]:
+        """Output of a git command by lines, each with its line end; one longer than `limit` bytes comes in pieces.
+
+        Raises:
+            GitError: after the last line, when git failed.
+        """
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
+                self._argv(*args), stdout=subprocess.PIPE, stderr=said, env=environment(self.search_path)
+            ) as process,
+        ):
+            try:
+                while process.stdout and (line := process.stdout.readline(limit)):
+                    yield line
+            except GeneratorExit:
+                process.kill()
+                raise
+            process.wait()
+            if process.returncode != 0:
+                raise GitError(f"git {args[0]} in {self.path}: {_words(said)}")
 
     def resolve(self, revision: str) -> str:
         """Full object name of the commit a revision names.

@@ -20,8 +20,9 @@ from overnight.firstlines import (
     whereabouts,
     who_must_act,
 )
+from overnight.outgoing import by_hand, checks, findings, handed, standing
 from overnight.printable import fenced, safe
-from overnight.report import BatchReport, RouteReport, RunReport, Verify, last_attempts
+from overnight.report import BatchReport, RouteReport, RunReport, last_attempts
 
 __all__ = ["headline", "judged", "many", "markdown", "rows", "run_markdown", "summary", "whereabouts"]
 
@@ -42,6 +43,8 @@ def rows(report: BatchReport, pages: Mapping[str, str] = MappingProxyType({})) -
             "seconds": run.seconds.run,
             "usd": run.usd,
             "branch": run.branch or "",
+            "guards": ", ".join(sorted({f"{each.guard} ({each.policy})" for each in run.guards})),
+            "delivered": (run.handed.url or run.handed.state) if run.handed else "",
             "tokens": run.tokens,
             "host": run.host,
             "harness": f"{run.harness} {run.harness_version or ''}".strip(),
@@ -102,6 +105,10 @@ def run_markdown(run: RunReport) -> str:
     if run.commits:
         lines += [f"{whereabouts(run)}{', ' + run.diffstat if run.diffstat else ''}", ""]
         lines += [f"- `{c.sha[:10]}` {c.subject}" for c in run.commits] + [""]
+    if run.guards:
+        lines += [*fenced("\n".join([*findings(run, 20), standing(run), by_hand(run)]).strip()), ""]
+    if run.handed:
+        lines += [*(f"- {words}" for words in handed(run.handed)), ""]
     if run.failure:
         lines += [*_failure_lines(run.failure), ""]
     if run.monitor and run.monitor.rule:
@@ -115,10 +122,8 @@ def run_markdown(run: RunReport) -> str:
         lines += [f"Not saved: {words}" for words in run.leftovers.missed] + [""] * bool(run.leftovers.missed)
     if run.other_refs:
         lines += ["Further tips: " + ", ".join(f"`{ref}` {sha[:10]}" for ref, sha in run.other_refs.items()), ""]
-    if run.verify:
-        lines += [f"Check `{run.verify.command}` {_ended(run.verify)} after {run.verify.seconds:.1f} s.", ""]
-        if run.verify.exit_code != 0 and run.verify.tail:
-            lines += [*fenced(run.verify.tail.strip()), ""]
+    for words, tail in checks(run.verify):
+        lines += [words, "", *([*fenced(tail), ""] if tail else [])]
     return "\n".join([*lines, f"{_figures(run)}", ""])
 
 
@@ -165,16 +170,12 @@ def _task_lines(run: RunReport) -> list[str]:
     lines = [f"  {whereabouts(run)}"] if run.commits else []
     if run.commits and run.branch:
         lines.append(f"  {look_at(run)}")
+    lines += [f"  {words}" for words in (*findings(run), standing(run), by_hand(run)) if words]
+    lines += [f"  {words}" for words in (handed(run.handed) if run.handed else ())]
     if run.leftovers:
         lines.append(f"  {many(run.leftovers.count, 'file')} not committed, saved as {run.leftovers.ref}")
     because = f", {run.failure.kind}" if run.failure and not run.left_running else ""
     return [f"{run.task_id}: {state}{because}", *lines]
-
-
-def _ended(verify: Verify) -> str:
-    if verify.exit_code is None:
-        return "was ended by its time limit"
-    return "passed" if verify.exit_code == 0 else f"ended with {verify.exit_code}"
 
 
 def _failure_lines(failure: Failure) -> list[str]:

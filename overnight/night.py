@@ -30,6 +30,7 @@ from overnight.preflight import QUESTION, Checked, Question, check, reprobes
 from overnight.redact import fingerprint
 from overnight.report import RouteReport, RunReport, State, Verify
 from overnight.route import Route
+from overnight.scrutiny import judge
 from overnight.spec import BatchSpec, TaskSpec
 from overnight.stages import Stages, Watched, diagnose, never_started, run_report, starvation, state_after
 from overnight.station import Interrupt, Station
@@ -228,7 +229,8 @@ class Night:
         repo, own = home_of(plan, self.ledger.state, self.search_path)
         if not own:
             repo = bare(repo.path, repo.search_path)
-        found = self.stations[plan.route.host].workspaces.collect(plan, handle, repo)
+        judged = partial(judge, guards=plan.guards, key=self._keys.get(plan.route.provider, ""))
+        found = self.stations[plan.route.host].workspaces.collect(plan, handle, repo, judged)
         where = "" if found.branch or not found.commits else f" on {' '.join(found.others)}"
         left = f", {found.leftovers.count} files left over on {found.leftovers.ref}" if found.leftovers else ""
         self.tell(plan.task_id, "collect", f"{many(len(found.commits), 'commit')}{where}{left}")
@@ -238,10 +240,10 @@ class Night:
     def verify(self, plan: RunPlan, handle: RunHandle, tip: str) -> Verify | None:
         """Run the task's check on a fresh clone of what came home; None when we were told to leave it."""
         directory = self.ledger.run_dir(plan.run_id) / "verify"
-        directory.mkdir(exist_ok=True)
+        home, _ = home_of(plan, self.ledger.state, self.search_path)
         station, key = self.stations[plan.route.host], self.key(plan.route.provider).encode()
         wish = partial(self.wish, plan.task_id)
-        found = verify(plan, handle, tip, station, directory, secrets=[key], interrupted=wish)
+        found = verify(plan, handle, tip, station, directory, home, secrets=[key], interrupted=wish)
         if found is None:
             return None
         self.tell(plan.task_id, "verify", f"exit code {found.exit_code} after {found.seconds:.0f} s")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 
-from overnight import firstlines
+from overnight import firstlines, outgoing
 from overnight.causes import outstanding
 from overnight.morning import judged
 from overnight.printable import safe
@@ -45,6 +45,7 @@ def html(report: BatchReport, directory: Path) -> str:
     return template.render(
         report=report,
         words=firstlines,
+        outgoing=outgoing,
         causes=outstanding(report),
         judged=judged(report),
         lasted_s=(report.ended_at - report.started_at).total_seconds(),

@@ -6,17 +6,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from overnight.env import EnvPatch, Value
+from overnight.env import EnvPatch
 from overnight.failures import BadInput
+from overnight.handover import Deliver, Guards
 from overnight.lockfile import HarnessEntry, Header, ProviderLock, Speaks, Timing, Wiring, suggest
 from overnight.route import Route
-from overnight.routeenv import route_env, route_flags
-from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
+from overnight.routeenv import USUAL_PATH as USUAL_PATH
+from overnight.routeenv import route_env, route_flags, workspace_env
+from overnight.spec import BatchSpec, Limits, TaskSpec
 
 COMMIT_REQUEST = "\n\nBefore you finish, commit your work with git on the branch that is checked out."
-USUAL_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
+_USUAL, _HERE = Guards(), Deliver()
+_DECIDED_AT_HOME = frozenset({"approve", "speaks", "verify_on", "verify_twice", "guards", "deliver"})
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ class RunPlan:
     speaks: Speaks = "anthropic"
     verify: str | None = None
     approve: bool = False
+    verify_on: Literal["host", "here"] = "host"
+    verify_twice: bool = False
+    guards: Guards = _USUAL
+    deliver: Deliver = _HERE
 
     @property
     def names(self) -> dict[str, str]:
@@ -121,6 +128,10 @@ class RunPlan:
             "longest_wait_s": self.longest_wait_s,
             "verify": self.verify,
             "approve": self.approve,
+            "verify_on": self.verify_on,
+            "verify_twice": self.verify_twice,
+            "guards": self.guards.model_dump(mode="json"),
+            "deliver": self.deliver.model_dump(mode="json", exclude_none=True),
         }
 
     @property
@@ -132,7 +143,7 @@ class RunPlan:
     @property
     def digest(self) -> str:
         """Decides whether a run id that exists on a host is this plan. What is decided at home is of no concern."""
-        told = {name: value for name, value in self.shown().items() if name not in ("approve", "speaks")}
+        told = {name: value for name, value in self.shown().items() if name not in _DECIDED_AT_HOME}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -258,6 +269,10 @@ class Planner:
             longest_wait_s=timing.longest_s if timing else None,
             verify=task.verify,
             approve=task.approve,
+            verify_on=task.verify_on,
+            verify_twice=task.verify_twice,
+            guards=task.guards,
+            deliver=task.deliver,
         )
 
     def _launcher(self, route: Route, field: str) -> Launcher:
@@ -292,7 +307,7 @@ class Planner:
         url = self.lock.providers[route.provider].endpoints[wiring.endpoint].url
         try:
             wired = route_env(route.provider, wiring, entry, url, route.model, timing, more)
-            return _workspace_env(host, self.batch.author).joined(wired)
+            return workspace_env(host, self.batch.author).joined(wired)
         except ValueError as error:
             place = f"providers.{route.provider}.harnesses.{route.harness}"
             raise BadInput(self.lock_path, place, str(error), "State each variable once") from error
@@ -317,23 +332,3 @@ class Planner:
             f"{timing.backoff_s:g} s = {timing.longest_s:g} s in silence, quiet_s is {limits.quiet_s:g} s"
         )
         raise BadInput(self.batch.source, f"{field}.quiet_s", numbers, f"Raise quiet_s above {timing.longest_s:g}")
-
-
-def _workspace_env(host: HostSpec, author: str) -> EnvPatch:
-    """What every run has, whatever harness and provider."""
-    name, _, mail = author.rstrip(">").partition(" <")
-    path = ":".join(dict.fromkeys([*host.path, *USUAL_PATH]))
-    return EnvPatch(
-        [
-            ("PATH", Value(path)),
-            ("HOME", Value("{home}")),
-            ("TMPDIR", Value("{tmp}")),
-            ("LANG", Value("C.UTF-8")),
-            ("TERM", Value("dumb")),
-            ("GIT_AUTHOR_NAME", Value(name)),
-            ("GIT_AUTHOR_EMAIL", Value(mail)),
-            ("GIT_COMMITTER_NAME", Value(name)),
-            ("GIT_COMMITTER_EMAIL", Value(mail)),
-            ("GIT_TERMINAL_PROMPT", Value("0")),
-        ]
-    )

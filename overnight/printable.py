@@ -6,6 +6,7 @@ import re
 
 # what moves a cursor, rings, or turns text around; an agent prints what it likes
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LINE_ENDS = re.compile("[\n\t\u2028\u2029]")
 _FENCE = re.compile("`{3,}")
 
 
@@ -19,3 +20,10 @@ def fenced(text: str) -> list[str]:
     longest = max((len(found) for found in _FENCE.findall(text)), default=2)
     fence = "`" * (longest + 1)
     return [fence, text, fence]
+
+
+def one_line(text: str | bytes) -> str:
+    """The text on a line of its own: whatever would end it, or move a cursor, or is no UTF-8, is written out."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    return _LINE_ENDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), safe(text))

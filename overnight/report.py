@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from overnight.collected import Commit, Leftovers
 from overnight.failures import Failure, Family
+from overnight.handover import Finding, Handed, held
 from overnight.route import Route
 from overnight.stop import Audit, Rule
 
@@ -39,11 +40,21 @@ class RouteReport(_Record):
     failure: Failure | None = None
 
 
-class Verify(_Record):
-    command: str
+class Check(_Record):
+    """One run of a task's check."""
+
     exit_code: int | None = Field(description="None when the command was ended by its time limit")
     seconds: float
     tail: str = Field("", description="Last lines of its output, secrets masked")
+
+
+class Verify(Check):
+    """The first run of the check, which decides, and the second, where the first failed and one was asked for."""
+
+    command: str
+    on: Literal["host", "here"] = Field("host", description="`here` is the machine that carries the batch out")
+    again: Check | None = Field(None, description="The same command on the same commit, in another fresh clone")
+    flaky: bool = Field(False, description="It failed and then passed, so it says nothing of the commit")
 
 
 class Phases(_Record):
@@ -74,6 +85,8 @@ class RunReport(_Record):
     approved: bool | None = Field(
         None, description="False until a person allowed the branch; null when nobody is asked"
     )
+    guards: tuple[Finding, ...] = Field((), description="What the guards found in the diff")
+    handed: Handed | None = Field(None, description="What became of its push or pull request; null until tried")
     repo: str | None = Field(None, description="Path on this machine that holds branch and refs")
     base_sha: str | None = None
     diffstat: str = ""
@@ -95,6 +108,12 @@ class RunReport(_Record):
         None, description="Tells the keys of one batch apart: a salted, slow hash of the key, another one every batch"
     )
     environment: str | None = Field(None, description="Hash of the names and values it got, without secrets")
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether its commits are not where they were to go: refused by a guard, or their delivery failed."""
+        refused = bool(self.commits) and held(self.guards) == "refuse"
+        return refused or (self.handed is not None and self.handed.state != "delivered")
 
     @property
     def route(self) -> Route:
@@ -218,13 +237,13 @@ def kills(runs: Sequence[RunReport]) -> tuple[Kills, ...]:
 
 
 def exit_code(runs: Sequence[RunReport], *, interrupted: bool) -> int:
-    """0 every task succeeded, 1 some failed, 3 nothing could start, 130 interrupted."""
+    """0 every task succeeded and went where it should, 1 some did not, 3 nothing could start, 130 interrupted."""
     if interrupted:
         return EXIT_INTERRUPTED
     last = last_attempts(runs)
     if last and all(run.state == "skipped" for run in last):
         return EXIT_NOTHING_STARTED
-    return EXIT_SUCCEEDED if all(run.state == "succeeded" for run in last) else EXIT_FAILED
+    return EXIT_SUCCEEDED if all(run.state == "succeeded" and not run.undelivered for run in last) else EXIT_FAILED
 
 
 def schema() -> dict[str, Any]:

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from overnight.env import Absent, Binding, EnvPatch, Secret, Value
 from overnight.harnessentry import HarnessEntry, Timing
 from overnight.lockfile import CloudWiring, Wiring
+from overnight.spec import HostSpec
+
+USUAL_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
 
 def route_env(
@@ -80,3 +83,23 @@ def _filled(text: str, names: Mapping[str, str]) -> str:
     for name, value in names.items():
         text = text.replace("{" + name + "}", value)
     return text
+
+
+def workspace_env(host: HostSpec, author: str) -> EnvPatch:
+    """What every run has, whatever harness and provider."""
+    name, _, mail = author.rstrip(">").partition(" <")
+    path = ":".join(dict.fromkeys([*host.path, *USUAL_PATH]))
+    return EnvPatch(
+        [
+            ("PATH", Value(path)),
+            ("HOME", Value("{home}")),
+            ("TMPDIR", Value("{tmp}")),
+            ("LANG", Value("C.UTF-8")),
+            ("TERM", Value("dumb")),
+            ("GIT_AUTHOR_NAME", Value(name)),
+            ("GIT_AUTHOR_EMAIL", Value(mail)),
+            ("GIT_COMMITTER_NAME", Value(name)),
+            ("GIT_COMMITTER_EMAIL", Value(mail)),
+            ("GIT_TERMINAL_PROMPT", Value("0")),
+        ]
+    )

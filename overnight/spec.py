@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from overnight.failures import BadInput
+from overnight.handover import Deliver, Guards
 from overnight.lockfile import suggest
 from overnight.route import Route
 
@@ -166,6 +167,11 @@ class RouteSpec(_Entry):
         return RouteSpec(**{**below.model_dump(exclude_none=True), **self.model_dump(exclude_none=True)})
 
 
+def _way(value: object) -> object:
+    """`deliver: push` for `deliver: {how: push}`."""
+    return {"how": value} if isinstance(value, str) else value
+
+
 class _Common(_Entry):
     repo: Argument | None = Field(None, description="A path on this machine, or a URL the host can clone")
     base: Argument | None = Field(None, description="Branch, tag or commit the work starts from")
@@ -175,6 +181,17 @@ class _Common(_Entry):
     ask_for_commit: bool | None = Field(None, description="Append a line that asks the agent to commit; default true")
     approve: bool | None = Field(
         None, description="Make the branch only after a person approved the diff on the Prefect page; default false"
+    )
+    verify_on: Literal["host", "here"] | None = Field(
+        None,
+        description="`here` runs the check on this machine, as you: what an agent wrote runs here; default host",
+    )
+    verify_twice: bool | None = Field(
+        None, description="A check that failed runs once more on the same commit; default false"
+    )
+    guards: dict[str, Any] = Field({}, description="Below; a task's own win over those of defaults")
+    deliver: Annotated[dict[str, Any], BeforeValidator(_way)] = Field(
+        {}, description="Below, or only `branch` or `push`; a task's own win over those of defaults"
     )
 
 
@@ -220,6 +237,10 @@ class TaskSpec(_Entry):
     verify: str | None = None
     ask_for_commit: bool = True
     approve: bool = False
+    verify_on: Literal["host", "here"] = "host"
+    verify_twice: bool = False
+    guards: Guards = Guards()
+    deliver: Deliver = Deliver()
     field: str = Field(description="Where it stands in the batch file, for messages")
 
 

@@ -14,10 +14,11 @@ from overnight.events import Act, Exited, Killed
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.guard import Guard
 from overnight.handle import RunHandle
+from overnight.handover import held
 from overnight.ladder import Standing
 from overnight.outcome import claims, conclude, got_nowhere, process_failure, starved
 from overnight.plan import RunPlan
-from overnight.report import Phases, RunReport, State, Verify
+from overnight.report import Check, Phases, RunReport, State, Verify
 from overnight.reprobe import refined
 from overnight.runcopy import gaps
 from overnight.silence import repeated
@@ -151,9 +152,19 @@ def _why_so_long(failure: Failure, transcript: Transcript, guard: Guard, names: 
 
 
 def _unverified(checked: Verify, plan: RunPlan) -> Failure:
-    how = "was ended by its time limit" if checked.exit_code is None else f"ended with {checked.exit_code}"
-    seen = f"`{checked.command}` {how} after {checked.seconds:.0f} s: {checked.tail[-300:]}"
-    return fail(FailureKind.VERIFY_FAILED, Evidence(source="exit", seen=seen), names=plan.route.names)
+    seen = [Evidence(source="exit", seen=f"`{checked.command}` {_ended(checked)}: {checked.tail[-300:]}")]
+    remedy = ""
+    if checked.again is not None:
+        words = f"again on the same commit it {_ended(checked.again)}: {checked.again.tail[-300:]}"
+        seen.append(Evidence(source="exit", seen=words))
+    if checked.flaky:
+        remedy = "the check is flaky and proves nothing either way: mend it, or look at both of its tails"
+    return fail(FailureKind.VERIFY_FAILED, *seen, names=plan.route.names, remedy=remedy)
+
+
+def _ended(check: Check) -> str:
+    how = "was ended by its time limit" if check.exit_code is None else f"ended with {check.exit_code}"
+    return f"{how} after {check.seconds:.0f} s"
 
 
 def _phases(stages: Stages) -> Phases:
@@ -195,7 +206,8 @@ def run_report(
         commits=found.commits if found else (),
         branch=found.branch if found else None,
         repo=found.repo if found else None,
-        approved=False if plan.approve and found and found.commits else None,
+        approved=_approved(plan, found),
+        guards=found.guards if found else (),
         base_sha=stages.handle.base_sha if stages.handle else None,
         diffstat=found.diffstat if found else "",
         other_refs=found.others if found else {},
@@ -215,6 +227,13 @@ def run_report(
         credential=credential,
         environment=plan.environment,
     )
+
+
+def _approved(plan: RunPlan, found: Collected | None) -> bool | None:
+    """False when a person's word is waited for; what a guard refuses no word allows."""
+    if found is None or not found.commits or (strictest := held(found.guards)) == "refuse":
+        return None
+    return False if plan.approve or strictest == "hold" else None
 
 
 def never_started(task: TaskSpec, version: str | None, state: State, failure: Failure) -> RunReport:

@@ -23,7 +23,7 @@ from overnight.spec import HostSpec
 from overnight.station import Station
 from overnight.workspace import mirror_name
 
-_CHECK = ".verify"
+_CHECKS = (".verify", ".verify2")
 _IN_USE = timedelta(days=1)
 
 
@@ -170,7 +170,7 @@ def _look(name: str, spec: HostSpec, traced: bool, tell: Callable[[LinkState], N
 def unknown(place: Place, known: Mapping[str, Entry]) -> list[Found]:
     """Runs that were started there by somebody else, or by a state directory that is gone; not their checks."""
     strange = [each for each in place.found if each.state != "absent" and _owner(each.run_id) not in known]
-    return [each for each in strange if each.lives or not each.run_id.endswith(_CHECK)]
+    return [each for each in strange if each.lives or not each.run_id.endswith(_CHECKS)]
 
 
 def at(places: Sequence[Place], spec: HostSpec) -> Place:
@@ -201,7 +201,7 @@ def repositories(batches: Iterable[Ledger], harnesses: Mapping[str, Harness]) ->
 
 def _owner(run_id: str) -> str:
     """The run whose check this is, else itself."""
-    return run_id.removesuffix(_CHECK)
+    return next((run_id.removesuffix(check) for check in _CHECKS if run_id.endswith(check)), run_id)
 
 
 # --- removing ---

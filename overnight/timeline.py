@@ -88,7 +88,8 @@ def _lane(run: RunReport, said: Sequence[Mark], before: float) -> Lane:
     home = ended + (spent.collect or 0.0)
     bars.append(Bar("collect", ended, home))
     if run.verify is not None:
-        bars.append(Bar("verify", home, home + run.verify.seconds))
+        again_s = run.verify.again.seconds if run.verify.again else 0.0
+        bars.append(Bar("verify", home, home + run.verify.seconds + again_s))
     step = max(1, -(-len(said) // _MARKS))
     shown = [mark for i, mark in enumerate(said) if mark.sort != "event" or i % step == 0][:_MARKS]
     moved = tuple(Mark(min(begun + mark.at_s, ended), mark.said, mark.sort) for mark in shown)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ from overnight.collected import Collected, Leftovers
 from overnight.failures import CollectError, Evidence, FailureKind, WorkspaceError, fail
 from overnight.git import GitError, Repo
 from overnight.handle import RunHandle
+from overnight.handover import Finding, held
 from overnight.plan import RunPlan
 from overnight.remote import Done, Remote
 from overnight.room import check_room
@@ -44,6 +45,10 @@ _GIT_ENV = {
 _QUICK_S, _LONG_S, _WHOLE_S = 60.0, 1800.0, 14_400.0
 _OUTPUT_BYTES = 4_000_000
 _PACK = b"\npack\n"
+
+
+Judge = Callable[[Repo, str, str], tuple[Finding, ...]]
+"""What guards find between a base and a tip."""
 
 
 class Origin(Protocol):
@@ -127,31 +132,36 @@ class Workspaces:
             self._push(repo, mirror, base, repo.having(sorted(set(pins.values()))))
         return base
 
-    def collect(self, plan: Origin, handle: RunHandle, repo: Repo) -> Collected:
+    def collect(
+        self, plan: Origin, handle: RunHandle, repo: Repo, judge: Judge = lambda _repo, _base, _tip: ()
+    ) -> Collected:
         """Bring home what the run committed and what it left lying, as refs under `refs/overnight/<run_id>/`.
 
         Nothing is checked out and no file of the agent's is executed. Idempotent.
+
+        Args:
+            judge: Asked before the branch is made, which is left out where it holds or refuses that.
 
         Raises:
             CollectError: with the place on the host where the work still lies.
             HostError: the connection failed.
         """
         try:
-            return self._collect(plan, handle, repo)
+            return self._collect(plan, handle, repo, judge)
         except (GitError, WorkspaceError, OSError) as error:  # OSError: the disk here is full, or not ours to write
             lies = Evidence(source="host", seen=f"the work lies in {handle.work_dir}", where=handle.host)
             seen = Evidence(source="git", seen=str(error))
             raise CollectError(fail(_K.COLLECT_FAILED, seen, lies, names=plan.names)) from error
 
-    def fresh_clone(self, handle: RunHandle, tip: str, place: str) -> str:
-        """A clone of a run's commit at `place`, with none of the run's configuration; again changes nothing.
+    def fresh_clone(self, git_dir: str, tip: str, place: str) -> str:
+        """A clone at `place` of a commit that is in `git_dir`, with none of its configuration; again changes nothing.
 
         Returns `place`.
         """
-        self._sh("clone", errands.FRESH, handle.work_dir, place, tip, timeout_s=_LONG_S)
+        self._sh("clone", errands.FRESH, git_dir, place, tip, timeout_s=_LONG_S)
         return place
 
-    def _collect(self, plan: Origin, handle: RunHandle, repo: Repo) -> Collected:
+    def _collect(self, plan: Origin, handle: RunHandle, repo: Repo, judge: Judge) -> Collected:
         base, borrowed = handle.base_sha, f"{handle.run_dir}/collect.git"
         message = f"Uncommitted work of {plan.run_id}"
         haves = repo.having([base])
@@ -175,11 +185,13 @@ class Workspaces:
         found = Collected(repo=str(repo.path), base_sha=base, others=refs, leftovers=leftovers)
         if not heads:
             return found
+        guards = judge(repo, base, tip)
         counted = {"tip": tip, "commits": repo.commits(base, tip), "diffstat": repo.diffstat(base, tip)}
         ours = f"refs/overnight/{plan.batch_id}.{plan.task_id}.*/head"
-        branched = not plan.approve and repo.set_branch(plan.branch, tip, ours)
+        free = not plan.approve and held(guards) == "note"
+        branched = free and repo.set_branch(plan.branch, tip, ours)
         named = {"branch": plan.branch} if branched else {"others": {**refs, **heads}}
-        return found.model_copy(update={**counted, **named})
+        return found.model_copy(update={**counted, **named, "guards": guards})
 
     def _said(self, script: str, *args: str) -> Generator[bytes, None, None]:
         """What a script says: the lines it begins with, then the bytes of the pack it may end with. One call for both:

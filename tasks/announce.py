@@ -77,6 +77,7 @@ def batch_finished(night: Night, report: BatchReport) -> None:
         "commits": sum(len(run.commits) for run in last),
         "seconds": (report.ended_at - report.started_at).total_seconds(),
         "failed": failed[:TASKS],
+        "undelivered": [run.task_id for run in last if run.undelivered][:TASKS],
         "report": str(night.ledger.directory / "report.md"),
     }
     _emit("overnight.batch.finished", _batch(night), night, labels, payload, {})

@@ -28,12 +28,23 @@ async def publish(night: Night, report: BatchReport) -> None:
     page that the API does not take, the rest is left.
     """
     write(night.ledger.directory / "report.json", report.to_json())
-    write(night.ledger.directory / "report.md", markdown(report))
-    write(night.ledger.directory / "report.html", html(report, night.ledger.directory))
+    write_pages(night, report)
     batch_finished(night, report)
     for artifact in _pages(night, report):
         if not await written(artifact):
             return
+
+
+def write_pages(night: Night, report: BatchReport) -> None:
+    """`report.md` and `report.html` alone: a batch is over once there is a `report.json`."""
+    write(night.ledger.directory / "report.md", markdown(report))
+    write(night.ledger.directory / "report.html", html(report, night.ledger.directory))
+
+
+def rewrite(night: Night, report: BatchReport) -> None:
+    """The report of a batch that is over, on disk alone: it was announced when it was new."""
+    write(night.ledger.directory / "report.json", report.to_json())
+    write_pages(night, report)
 
 
 async def publish_checkup(name: str, checkup: Checkup) -> None:

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from flows.rehearse import incident_script
 from overnight import lockfile
 from overnight.failures import RULES, Family, Source
+from overnight.handover import GUARDS, Deliver, Guards
 from overnight.kinds import ORDER, WHO
 from overnight.rungs import RULES as RUNGS
 from overnight.spec import BatchFile, HostSpec, Limits, RouteSpec, TaskEntry
@@ -69,6 +70,7 @@ def reference() -> str:
     """Every key of a batch file, as the README shows it."""
     places: list[tuple[str, type[BaseModel]]] = [("", BatchFile), ("hosts.NAME.", HostSpec), ("tasks[].", TaskEntry)]
     places += [("tasks[].route.", RouteSpec), ("tasks[].limits.", Limits)]
+    places += [("tasks[].guards.", Guards), ("tasks[].deliver.", Deliver)]
     lines = [
         "`defaults` takes the keys of a task but `id` and the instruction.",
         "",
@@ -100,6 +102,11 @@ TABLES = {"failures": failures, "ladder": ladder, "reference": reference, "story
 def test_the_tables_are_current() -> None:
     found = {kind: text for _, kind, text, _ in _TABLE.findall(README.read_text())}
     assert found == {kind: made() for kind, made in TABLES.items()}
+
+
+def test_the_guards_have_the_policies_it_says() -> None:
+    said = re.findall(r"^\| `(\w+)` \| .*? \| (note|hold|refuse)\b", README.read_text(), re.MULTILINE)
+    assert dict(said) == {guard: Guards().policy(guard) for guard in GUARDS if guard != "unread"}
 
 
 def test_the_providers_are_those_of_the_lock() -> None:

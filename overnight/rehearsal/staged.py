@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from overnight.handover import Deliver
 from overnight.lockfile import Header, Provider, ProviderLock, Timing
 from overnight.rehearsal.dialects import Shape
 from overnight.rehearsal.site import Site
@@ -89,7 +90,7 @@ def staged(batch: BatchSpec, lock: ProviderLock, trouble: Trouble, url_of: Calla
         route = task.route
         timing = providers[route.provider].harnesses[route.harness].timing or harnesses[route.harness].timing
         limits = _shortened(task.limits, timing) if trouble.is_silent else task.limits
-        tasks.append(task.model_copy(update={"limits": limits, "approve": False}))
+        tasks.append(task.model_copy(update={"limits": limits, "approve": False, "deliver": Deliver()}))
         shortened += _told(task, limits)
         if trouble.is_silent and timing is not None:
             shortened.append(f"{route.harness}: gives up on a request after {timing.request_timeout_s:g} s")

@@ -23,7 +23,7 @@ def test_prefect_registers_the_installed_blocks_from_any_folder(tmp_path: Path) 
         argv = [sys.executable, "-m", "prefect", "block", "register", "-m", "blocks"]
         done = subprocess.run(argv, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "registered 2 blocks" in done.stdout
+        assert "registered 3 blocks" in done.stdout
     with get_client(sync_client=True) as client:
         for block in (blocks.ProviderCredentials, blocks.SSHHost):
             found = client.read_block_type_by_slug(block.get_block_type_slug())

@@ -8,6 +8,7 @@ from flows.attempts import end_state
 from flows.run_batch import stamp, written_anew
 from overnight import ledger
 from overnight.failures import Evidence, FailureError, FailureKind, fail
+from overnight.handover import Handed
 from tests.overnight.samples import report, run
 
 
@@ -23,6 +24,13 @@ def test_the_first_cause_is_the_flow_runs_cause() -> None:
     assert state.is_failed()
     assert isinstance(state.data, FailureError)
     assert state.data.failure == lost
+
+
+def test_what_was_not_delivered_is_named() -> None:
+    gone = Handed(how="push", state="failed", remote="origin", branch="b", sha="c" * 40)
+    state = end_state(report(run(handed=gone)))
+    assert state.is_failed()
+    assert state.message == "1 succeeded; not delivered: shout, see the report"
 
 
 def test_an_interrupt_after_the_last_success_is_no_crash() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 from overnight import lockfile
 from overnight.collected import Collected, Commit, Leftovers
 from overnight.failures import RULES, Evidence, Failure, FailureKind, fail
+from overnight.handover import Finding, Handed
 from overnight.harnesses import HARNESSES
 from overnight.kinds import ORDER
 from overnight.lockfile import ProviderLock
 from overnight.plan import Planner, RunPlan
-from overnight.report import BatchReport, Phases, RouteReport, RunReport, Verify, count, exit_code
+from overnight.report import BatchReport, Check, Phases, RouteReport, RunReport, Verify, count, exit_code
 from overnight.route import Route
 from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
 from overnight.stop import Audit
@@ -80,7 +81,14 @@ def full_run(**changes: Any) -> RunReport:
         diffstat="1 file changed",
         other_refs={"refs/overnight/x/other/y": "e" * 40},
         leftovers=found.leftovers,
-        verify=Verify(command="make test", exit_code=2, seconds=4.5, tail="1 failed"),
+        verify=Verify(
+            command="make test",
+            exit_code=2,
+            seconds=4.5,
+            tail="1 failed",
+            again=Check(exit_code=0, seconds=4.0),
+            flaky=True,
+        ),
         seconds=Phases(queued=0.5, start=1.0, run=60.0, collect=0.2),
         first_event_s=0.8,
         named_at=AT,
@@ -95,6 +103,10 @@ def full_run(**changes: Any) -> RunReport:
         credential="5f1c8a90b2e4",
         environment="c0ffee123456",
         approved=True,
+        guards=(
+            Finding(guard="secrets", policy="hold", seen="1 added line looks like a secret", count=1, places=("a:1",)),
+        ),
+        handed=Handed(how="push", state="failed", remote="origin", branch="o/x", sha="c" * 40, problem="no", mend="m"),
         **changes,
     )
 

@@ -228,7 +228,7 @@ def test_nothing_that_the_agent_planted_runs(desk: Desk, tmp_path: Path) -> None
     git(work, "config", "extensions.unheardOf", "true")
     (work / "left.txt").write_text("left\n")
     found = desk.collect(handle)
-    place = desk.spaces.fresh_clone(handle, made, f"{handle.run_dir}/verify")
+    place = desk.spaces.fresh_clone(f"{handle.work_dir}/.git", made, f"{handle.run_dir}/verify")
     assert found.tip == made
     assert found.leftovers is not None
     assert (Path(place) / "made.txt").read_text() == "text\n"

@@ -16,7 +16,7 @@ from tests.overnight.samples import AT, full_run
 def waiting(repo: Path, subject: str) -> RunReport:
     base = git(repo, "rev-parse", "HEAD")
     tip = commit(repo, "new.py")
-    found = {"repo": str(repo), "base_sha": base, "approved": False, "branch": None}
+    found = {"repo": str(repo), "base_sha": base, "approved": False, "branch": None, "guards": ()}
     return full_run().model_copy(update={**found, "commits": (Commit(sha=tip, author_date=AT, subject=subject),)})
 
 

@@ -102,25 +102,6 @@ class TestStart:
         os.kill(started["supervisor"], signal.SIGTERM)
         record(answer, "exit.json")
 
-    def test_a_supervisor_that_dies_at_its_start_leaves_a_run_that_can_be_asked_for_again(
-        self, remote: Remote, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        order = shell("true", secrets=(SecretSlot("A_KEY", "zai"),))
-        half = json.dumps(order.record(".overnight", [KEY])).encode() + b"\n" + KEY[:4]  # it waits for the other half
-        root = Path(remote.install().root)
-        channel = remote._call("start", half)
-        lock = root / "runs" / order.run_id / "lock"
-        wait_until(lambda: bool(holders(lock)))
-        wait_until(lambda: not [os.kill(pid, signal.SIGKILL) for pid in holders(lock)])  # its child becomes one, too
-        answer = remote._answer(channel)
-        assert answer == {"answer": "died"}
-        again = remote.start(order, [KEY])
-        assert (again.answer, again.state in ("starting", "lost")) == ("already", True)
-        monkeypatch.setattr(remote, "_ask", lambda *_: answer)
-        with pytest.raises(HostError, match="died at its start") as raised:
-            remote.start(order, [KEY])
-        assert raised.value.failure.retry == "backoff", "asking again finds out what became of it"
-
     def test_files_are_made_below_home_for_us_alone(self, remote: Remote) -> None:
         order = shell("cat $HOME/.config/agent/settings.json", files={".config/agent/settings.json": "{é}"})
         answer = remote.start(order)
@@ -344,16 +325,6 @@ def test_the_file_is_readable_for_the_oldest_python_and_imports_nothing_of_ours(
 
 def supervisor(remote: Remote) -> str:
     return str(next(Path(remote.install().root, "lib").glob("supervisor-*.py")))
-
-
-def holders(path: Path) -> list[int]:
-    """Who has the file open, but for the one that asked for the start and waits for its words."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.ppid() == 1 and any(each.path == str(path) for each in process.open_files()):
-                found.append(process.pid)
-    return found
 
 
 def memory(pid: int) -> bytes:
