@@ -29,6 +29,7 @@ from overnight.preflight import Checked
 from overnight.report import EXIT_INTERRUPTED, BatchReport, RunReport, count, exit_code, kills, last_attempts
 from overnight.report import State as RunState
 from overnight.spec import TaskSpec
+from overnight.totals import spent
 from tasks.announce import route_shut, run_finished
 from tasks.board import open_board
 from tasks.calls import in_thread
@@ -88,6 +89,7 @@ async def carry_out(
                 source=spec.source,
                 attribution=attributed(runs),
                 alarm=sounded(runs),
+                spent=spent(runs),
                 kills=kills(runs),
                 spared=sum(run.monitor.spared for run in runs if run.monitor),
             )
@@ -230,7 +232,7 @@ def refusal(night: Night, task: TaskSpec) -> Failure | None:
     if night.wish(task.id):
         asked = night.ends.words(task.id) or "the batch was interrupted"
         return fail(FailureKind.CANCELLED, Evidence(source="host", seen=f"{asked}, before this task started"))
-    return night.shut_by(task.route)
+    return night.shut_by(task.route) or night.spending.refusal(task.route.provider)
 
 
 async def _begun(night: Night, task: TaskSpec, number: int) -> bool:

@@ -42,6 +42,7 @@ from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED, BatchReport, RunReport
 from overnight.spec import TaskSpec
 from overnight.station import GONE_S
 from overnight.sweep import Found, Place
+from overnight.totals import spent
 from overnight.workspace import home_of
 from tasks.calls import in_thread
 from tasks.publish import publish
@@ -229,6 +230,7 @@ def _report(night: Night, started_at: datetime) -> BatchReport:
         source=night.batch.source,
         attribution=attributed(runs),
         alarm=sounded(runs),
+        spent=spent(runs),
     )
 
 

@@ -84,7 +84,8 @@ def complete(raw: dict[str, Any], source: str, folder: Path, variables: Mapping[
     tasks = tuple(_task(entry, i, batch, source, folder) for i, entry in enumerate(batch.tasks))
     _check_ids(tasks, source)
     hosts = {name: _with_paths(host, source, f"hosts.{name}", folder) for name, host in batch.hosts.items()}
-    return BatchSpec(name=batch.name, source=source, author=batch.author, spread=batch.spread, hosts=hosts, tasks=tasks)
+    said = {name: getattr(batch, name) for name in ("name", "author", "spread", "budget", "peak")}
+    return BatchSpec(source=source, hosts=hosts, tasks=tasks, **said)
 
 
 def _load_markdown(file: Path, variables: Mapping[str, str]) -> BatchSpec:

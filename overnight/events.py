@@ -7,11 +7,13 @@ what the harness says in its own output, read into one shape for all harnesses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 from overnight.sample import Sample
+from overnight.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ class AgentEvent:
     ERROR is `endless` when the agent would go on for ever, so somebody has to
     end it. `print` is a short digest of a tool's arguments (TOOL_STARTED) or of its
     result (TOOL_ENDED), by which a repeated call is known; None where the
-    harness does not show them.
+    harness does not show them. `usage` is by model id, empty where the harness
+    does not say which: of one answer of the model, or for RESULT of the run.
     """
 
     act: Act
@@ -141,3 +144,4 @@ class AgentEvent:
     sha: str | None = None
     endless: bool = False
     print: str | None = None
+    usage: Mapping[str, Usage] | None = None

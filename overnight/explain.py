@@ -11,6 +11,7 @@ from overnight.harnessentry import HarnessEntry
 from overnight.harnesses import HARNESSES
 from overnight.layers import Layered
 from overnight.lockfile import suggest
+from overnight.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,26 @@ def _provider(of: Layered, name: str) -> Iterator[Said]:
     if entry.limits:
         words = f"{entry.limits.concurrent} requests at the same time"
         yield _say(of, words, entry.limits.provenance, *at, "limits")
+    yield from _charges(of, name)
     for harness in entry.harnesses:
         yield _say(
             of, f"reached by {harness}: overnight lock explain {name}/{harness}", None, *at, "harnesses", harness
         )
+
+
+def _charges(of: Layered, name: str) -> Iterator[Said]:
+    """What it takes, and when it takes more."""
+    entry, at = of.lock.providers[name], ("providers", name)
+    for model, fact in entry.models.items():
+        if fact.rates is not None:
+            sorts = {sort: getattr(fact.rates, sort) for sort in Usage.model_fields}
+            told = ", ".join(f"{sort.replace('_', ' ')} {rate:g}" for sort, rate in sorts.items() if rate is not None)
+            words = f"{model} costs {fact.rates.currency} per million tokens: {told}"
+            yield _say(of, words, fact.rates.provenance, *at, "models", model, "rates")
+    for rule in entry.peak:
+        yield _say(of, f"peak hours: {rule}{_after(rule.note)}", rule.provenance, *at, "peak")
+    for harness in entry.priced_by:
+        yield _say(of, f"what {harness} says a run cost is its price", None, *at, "priced_by")
 
 
 def _pair(of: Layered, provider: str, harness: str) -> Iterator[Said]:

@@ -46,9 +46,16 @@ class Guard:
     Args:
         reprobes: How the route is asked again; None where the run is itself a probe.
         clock: Seconds of this machine; only for how long an answer is waited for.
+        spends: Says which cap the run has reached, of its own or of its batch.
     """
 
-    def __init__(self, watch: Watch, reprobes: Reprobes | None = None, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        watch: Watch,
+        reprobes: Reprobes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        spends: Callable[[], tuple[Rule, Failure] | None] = lambda: None,
+    ) -> None:
         self.watch = watch
         self.stop: Stop | None = None
         self.standing: Standing | None = None
@@ -58,6 +65,7 @@ class Guard:
         self.spared = 0
         self._reprobes = reprobes
         self._clock = clock
+        self._spends = spends
         self._look: Callable[[], None] = lambda: None
         self._looked_at: float | None = None
         self._held_until = 0.0
@@ -98,7 +106,7 @@ class Guard:
     def decide(self) -> Stop | None:
         """The decision to end the run, made once; None while there is none. Never blocks."""
         if self.stop is None and self.watch.ending is None:
-            self.stop = self._proven() or self._quota() or self._doubt()
+            self.stop = self._proven() or self._dear() or self._quota() or self._doubt()
             if self.stop is not None and self._reprobes is not None and self.stop.rule in _AT_ONCE:
                 self._ask_host()
             self._look_meanwhile()
@@ -154,6 +162,10 @@ class Guard:
         if probed is not None:
             return self._stopped(rule, refined(found, probed, self.watch.names))
         return self._stopped(rule, found) if self._clock() - self._asked_at > PROBE_S else None
+
+    def _dear(self) -> Stop | None:
+        found = self._spends()
+        return self._stopped(*found) if found is not None else None
 
     def _quota(self) -> Stop | None:
         """On the first rate limit ask once what it is: a 429 may be an empty account, a used window, an ended plan."""

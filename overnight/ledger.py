@@ -147,6 +147,11 @@ class Ledger:
         found = [self.outcome(n) for n in sorted(names, key=lambda n: int(n.rpartition(".")[2]))]
         return [run for run in found if run is not None]
 
+    def decided(self) -> list[RunReport]:
+        """Every decided attempt of the batch, in no order."""
+        found = [self.outcome(path.parent.name) for path in (self.directory / "runs").glob("*/outcome.json")]
+        return [run for run in found if run is not None]
+
     def living(self) -> set[str]:
         """The tasks with an attempt that was started on its host and is not decided."""
         handles = (self.directory / "runs").glob("*/handle.json")

@@ -27,6 +27,7 @@ from overnight.harnessentry import Timing as Timing  # as: above
 from overnight.lockplace import DEFAULT_LOCK as DEFAULT_LOCK  # as: above
 from overnight.lockplace import LOCK_VARIABLE as LOCK_VARIABLE  # as: above
 from overnight.lockplace import OVERLAY as OVERLAY  # as: above
+from overnight.tariff import Peak, Rates
 from overnight.traps import Trap, TrapId
 
 T = TypeVar("T")
@@ -87,6 +88,7 @@ class Model(Fact):
     """One model id, spelled exactly. `answers_as` are the ids the provider may put into its answers for it."""
 
     answers_as: tuple[str, ...] = ()
+    rates: Rates | None = Field(None, description="None where no price is known: the cost of its runs is unknown then")
 
 
 class Probe(Fact):
@@ -175,6 +177,8 @@ class Provider(Entry):
     terms: Terms
     key: KeyShape | None = None
     limits: Ceiling | None = Field(None, description="None where nothing is published: no limit is guessed")
+    peak: tuple[Peak, ...] = Field((), description="Hours in which it takes more")
+    priced_by: tuple[str, ...] = Field((), description="Harnesses of its own: what they say a run cost is its price")
     harnesses: dict[str, Wiring]
 
     @model_validator(mode="after")

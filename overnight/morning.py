@@ -23,6 +23,7 @@ from overnight.firstlines import (
 from overnight.outgoing import by_hand, checks, findings, handed, standing
 from overnight.printable import fenced, safe
 from overnight.report import BatchReport, RouteReport, RunReport, last_attempts
+from overnight.totals import cost_lines, cost_of
 
 __all__ = ["headline", "judged", "many", "markdown", "rows", "run_markdown", "summary", "whereabouts"]
 
@@ -42,6 +43,7 @@ def rows(report: BatchReport, pages: Mapping[str, str] = MappingProxyType({})) -
             "commits": len(run.commits),
             "seconds": run.seconds.run,
             "usd": run.usd,
+            "cost from": run.cost.source if run.cost else "",
             "branch": run.branch or "",
             "guards": ", ".join(sorted({f"{each.guard} ({each.policy})" for each in run.guards})),
             "delivered": (run.handed.url or run.handed.state) if run.handed else "",
@@ -71,6 +73,7 @@ def markdown(report: BatchReport) -> str:
         *[_route_line(route) for route in report.routes],
         "",
         *([*judged(report), ""] if report.kills or report.spared else []),
+        *_costs(report),
         "## Tasks",
         "",
     ]
@@ -87,6 +90,11 @@ def _first(report: BatchReport) -> list[str]:
             lines += [f"- {heading}", *[f"  - {words}" for words in mending]]
         lines += ["", *([f"Then again: `{start}`", ""] if (start := next_start(report)) else [])]
     return lines
+
+
+def _costs(report: BatchReport) -> list[str]:
+    lines = [f"{'  ' * words.startswith('  ')}- {words.strip()}" for words in cost_lines(report)]
+    return ["## Cost", "", *lines, ""] if lines else []
 
 
 def _weighed(report: BatchReport) -> list[str]:
@@ -145,7 +153,7 @@ def summary(report: BatchReport, directory: Path, pages: str | None) -> str:
         lines += [heading, *(f"  {words}" for words in mending)]
     if start := next_start(report):
         lines.append(f"again:  {start}, once that is mended")
-    lines += [*weighed(report), *judged(report)]
+    lines += [*weighed(report), *judged(report), *cost_lines(report)]
     lines += [f"report: {directory / 'report.html'}, report.md and report.json beside it"]
     lines += [f"logs:   {directory / 'runs'}", *([f"pages:  {pages}"] if pages else [])]
     first, *rest = lines
@@ -202,7 +210,9 @@ def _figures(run: RunReport) -> str:
         parts.append(f"{run.seconds.run:.0f} s")
     if run.tokens is not None:
         parts.append(f"{run.tokens} tokens")
-    parts.append(f"{run.usd:.2f} USD" if run.usd is not None else "cost not known")
+    parts.append(cost_of(run))
+    if run.peak:
+        parts.append(f"began in peak hours: {run.peak}")
     if run.log:
         parts.append(f"log `{run.log}`")
     return "; ".join(parts)

@@ -32,6 +32,7 @@ from overnight.report import RouteReport, RunReport, State, Verify
 from overnight.route import Route
 from overnight.scrutiny import judge
 from overnight.spec import BatchSpec, TaskSpec
+from overnight.spending import Spending
 from overnight.stages import Stages, Watched, diagnose, never_started, run_report, starvation, state_after
 from overnight.station import Interrupt, Station
 from overnight.verify import verify
@@ -65,6 +66,7 @@ class Night:
         self.lock_path = lock_path
         self.harnesses = harnesses
         self.planner = Planner(lock, str(lock_path), harnesses, batch, ledger.batch_id)
+        self.spending = Spending(batch, lock, self.planner, ledger)
         self.tell = tell
         self.interrupted = threading.Event()
         self.interrupt: Interrupt | None = None
@@ -211,13 +213,13 @@ class Night:
 
     def monitor(self, plan: RunPlan) -> Watched:
         """Follow a run until it ends, is stopped for a cause, or this process is told to leave it."""
-        provider = self.lock.providers[plan.route.provider]
-        watch = Watch(plan, self.harnesses[plan.route.harness], provider.errors)
+        watch = Watch(plan, self.harnesses[plan.route.harness], self.lock.providers[plan.route.provider].errors)
         task = next(task for task in self.batch.tasks if task.id == plan.task_id)
         station, key = self.stations[plan.route.host], self.key(plan.route.provider)
         asked_again = reprobes(lambda: self._question(task), station, key, lambda: watch.age_s)
-        tell = partial(self.tell, plan.task_id, "run")
-        return watched(Guard(watch, asked_again), station, self.ledger, key, tell, partial(self.wish, plan.task_id))
+        guard = Guard(watch, asked_again, spends=self.spending.over(watch))
+        tell, wish = partial(self.tell, plan.task_id, "run"), partial(self.wish, plan.task_id)
+        return watched(guard, station, self.ledger, key, tell, wish)
 
     def collect(self, plan: RunPlan, handle: RunHandle) -> Collected:
         """Bring the commits home.
@@ -296,14 +298,14 @@ class Night:
 
     def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
         log, credential = str(self.ledger.run_dir(plan.run_id)), self._fingerprints.get(plan.route.provider)
-        return run_report(plan, stages, state, failure, log, credential)
+        return self.spending.priced(run_report(plan, stages, state, failure, log, credential), plan, stages)
 
     def decide(self, run: RunReport) -> None:
         """Write an attempt's outcome down. From here on it is never run again."""
         self.ledger.save(run.run_id, "outcome", run)
+        self.spending.note(run)
         why = f": {run.failure.brief}" if run.failure else f", {many(len(run.commits), 'commit')}"
-        words = f"{run.state}{why}"
-        self.tell(run.task_id, "done", words)
+        self.tell(run.task_id, "done", f"{run.state}{why}")
 
     def skipped(self, task: TaskSpec, failure: Failure, state: State = "skipped") -> RunReport:
         """The report of a task that never started."""

@@ -19,6 +19,7 @@ from overnight.morning import judged
 from overnight.printable import safe
 from overnight.report import BatchReport, RunReport, last_attempts
 from overnight.timeline import Lane, lanes, marks
+from overnight.totals import cost_lines, cost_of
 
 _LOGS = (("events.jsonl", "events"), ("out", "output"), ("err", "errors"), ("plan.json", "plan"))
 
@@ -51,6 +52,8 @@ def html(report: BatchReport, directory: Path) -> str:
         lasted_s=(report.ended_at - report.started_at).total_seconds(),
         tasks=[(last, lanes(tries[last.task_id], said)) for last in last_attempts(report.runs)],
         logs=lambda run: _logs(run, directory),
+        costs=[line.strip() for line in cost_lines(report)],
+        cost_of=cost_of,
         end_of=_end_of,
         caption=_caption,
     )

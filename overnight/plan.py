@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from overnight.caps import Caps, TellsUsage, check_budget, check_limits
 from overnight.env import EnvPatch
 from overnight.failures import BadInput
 from overnight.handover import Deliver, Guards
@@ -52,6 +53,7 @@ class Launcher(Protocol):
     COMMAND: str
     HEADER_OF: Mapping[str, Header]
     CAPS: frozenset[str]
+    TELLS_USAGE: TellsUsage
 
     def argv(self, launch: Launch) -> tuple[str, ...]: ...
 
@@ -168,17 +170,18 @@ class Planner:
         wiring = self._wiring(route, field)
         entry = self.lock.harness(route.harness, where=self.batch.source, field=f"{field}.harness")
         timing = wiring.timing or entry.timing
-        self._check_budget(task, timing)
+        self._check_waits(task, timing)
         harness = self._launcher(route, field)
-        self._check_caps(task, harness)
+        caps = self.caps(route)
+        check_limits(caps, task.limits, self.batch.source, f"{task.field}.limits", self.harnesses)
         instruction = task.instruction + (COMMIT_REQUEST if task.ask_for_commit else "")
         launch = Launch(
             executable=harness.COMMAND,
             instruction=instruction,
             model=route.model,
             flags=self._flags(route, wiring, entry.flags, timing),
-            max_usd=task.limits.max_usd,
-            max_turns=task.limits.max_turns,
+            max_usd=task.limits.max_usd if caps.own("max_usd") else None,
+            max_turns=task.limits.max_turns if caps.own("max_turns") else None,
         )
         return self._plan(
             task=task,
@@ -224,7 +227,13 @@ class Planner:
 
     def check(self) -> list[RunPlan]:
         """Every task's first attempt. Raises like `resolve`, so a batch with one bad task starts nothing."""
-        return [self.resolve(task, 1, None) for task in self.batch.tasks]
+        plans = [self.resolve(task, 1, None) for task in self.batch.tasks]
+        check_budget(self.batch.budget, map(self.caps, self.batch.routes), self.batch.source)
+        return plans
+
+    def caps(self, route: Route) -> Caps:
+        """What can be capped on a route of the batch; it must be a known one."""
+        return Caps(route, self.harnesses[route.harness], self.lock.providers[route.provider])
 
     def _plan(
         self,
@@ -312,14 +321,7 @@ class Planner:
             place = f"providers.{route.provider}.harnesses.{route.harness}"
             raise BadInput(self.lock_path, place, str(error), "State each variable once") from error
 
-    def _check_caps(self, task: TaskSpec, harness: Launcher) -> None:
-        for cap in ("max_usd", "max_turns"):
-            if getattr(task.limits, cap) is not None and cap not in harness.CAPS:
-                able = " or ".join(name for name, other in self.harnesses.items() if cap in other.CAPS)
-                problem = f"harness {harness.NAME} has no such cap, so it would not hold"
-                raise BadInput(self.batch.source, f"{task.field}.limits.{cap}", problem, f"Leave it out, or use {able}")
-
-    def _check_budget(self, task: TaskSpec, timing: Timing | None) -> None:
+    def _check_waits(self, task: TaskSpec, timing: Timing | None) -> None:
         """request timeout x (retries + 1) + backoff < quiet_s < total_s, or a silence cannot be told from a wait."""
         limits, field = task.limits, f"{task.field}.limits"
         if limits.quiet_s is not None and limits.quiet_s >= limits.total_s:

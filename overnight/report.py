@@ -12,10 +12,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from overnight.collected import Commit, Leftovers
+from overnight.cost import Cost
 from overnight.failures import Failure, Family
 from overnight.handover import Finding, Handed, held
 from overnight.route import Route
 from overnight.stop import Audit, Rule
+from overnight.usage import Usage
 
 State = Literal["succeeded", "failed", "skipped", "cancelled", "lost"]
 
@@ -96,7 +98,10 @@ class RunReport(_Record):
     seconds: Phases = Phases()
     first_event_s: float | None = None
     tokens: int | None = None
-    usd: float | None = Field(None, description="The harness's own figure, only where it is a real price")
+    usage: Usage | None = Field(None, description="The tokens by sort; null where they are told as one sum, or not")
+    usd: float | None = Field(None, description="`cost.usd`: null where it is not known")
+    cost: Cost | None = Field(None, description="What it cost and who says so; null when it was not followed")
+    peak: str | None = Field(None, description="The provider's peak hours in which it began; null outside of them")
     claims: str | None = Field(None, description="What the agent claimed that does not hold, in our words")
     named_at: datetime | None = Field(None, description="When the cause of its failure was known")
     monitor: Audit | None = Field(None, description="How the monitor judged it; null when nobody followed it")
@@ -118,6 +123,25 @@ class RunReport(_Record):
     @property
     def route(self) -> Route:
         return Route(host=self.host, harness=self.harness, provider=self.provider, model=self.model)
+
+
+class Spent(_Record):
+    """What attempts used. The sums are of those that are known; `unknown` and `untold` are how many are not in them."""
+
+    usd: float = Field(description="Of those charged in USD")
+    other: dict[str, float] = Field({}, description="Of those charged otherwise, by currency")
+    tokens: int
+    attempts: int
+    unknown: int = Field(description="Attempts whose cost is not known")
+    untold: int = Field(description="Attempts whose tokens are not known")
+    at_most: bool = Field(False, description="A part ran in dearer hours and is counted as if all of it had")
+
+
+class BatchSpent(Spent):
+    """The same of the whole batch."""
+
+    providers: dict[str, Spent]
+    in_peak: int = Field(0, description="Attempts that began in peak hours of their provider")
 
 
 class Kills(_Record):
@@ -205,6 +229,7 @@ class BatchReport(_Record):
     spared: int = Field(0, description="How often a clock ran out and a look at the host showed the run at work")
     attribution: Attribution | None = None
     source: str | None = Field(None, description="The batch file as its user named it, or what stood for one")
+    spent: BatchSpent | None = Field(None, description="What it cost; null in reports of older versions")
     alarm: Alarm | None = Field(None, description="Null when no task failed, or none succeeded")
 
     def to_json(self) -> str:

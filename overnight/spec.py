@@ -40,12 +40,14 @@ def _no_boolean(value: object) -> object:
     return value
 
 
+Peak = Literal["allow", "avoid"]
 AUTHOR = "overnight <overnight@localhost>"
 Name = Annotated[str, AfterValidator(_name)]
 Argument = Annotated[str, AfterValidator(_no_option)]
 # bounds come first: behind a validator pydantic leaves them out of the JSON schema, and so a form would allow anything
 Number = BeforeValidator(_no_boolean)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Number]
+Whole = Annotated[int, Field(ge=1), Number]
 
 
 class _Entry(BaseModel):
@@ -74,10 +76,13 @@ class Limits(_Entry):
     attempts: Annotated[int, Field(ge=1, le=10), Number] = Field(
         2, title="Attempts", description="Tries in all, when the failure earns another"
     )
-    max_usd: Positive | None = Field(None, title="Spend cap (USD)", description="Spend cap, where the harness has one")
-    max_turns: Annotated[int, Field(ge=1), Number] | None = Field(
-        None, title="Turn cap", description="Turn cap, where the harness has one"
+    max_usd: Positive | None = Field(
+        None, title="Spend cap (USD)", description="Spend cap of an attempt, where its cost is known"
     )
+    max_tokens: Whole | None = Field(
+        None, title="Token cap", description="Tokens an attempt may use, those read from a cache among them"
+    )
+    max_turns: Whole | None = Field(None, title="Turn cap", description="Answers of the model in an attempt")
     max_log_bytes: Annotated[int, Field(ge=100_000), Number] = Field(
         200_000_000, title="Output cap (bytes)", description="Size cap of the agent's output"
     )
@@ -207,6 +212,19 @@ class TaskEntry(_Common):
         return self
 
 
+class BudgetCaps(_Entry):
+    """What may be spent. What earlier starts of the batch spent counts; None is no cap."""
+
+    max_usd: Positive | None = Field(None, description="US dollars, as far as costs are known")
+    max_tokens: Whole | None = Field(None, description="Tokens, those read from a cache among them")
+
+
+class Budget(BudgetCaps):
+    """Caps of a whole batch, and of what goes to one provider: once reached nothing starts, and what runs is ended."""
+
+    providers: dict[str, BudgetCaps] = Field({}, description="The same caps for what goes to one provider, by its name")
+
+
 class BatchFile(_Entry):
     """The batch file, schema 1."""
 
@@ -220,6 +238,8 @@ class BatchFile(_Entry):
     spread: bool = Field(
         False, description="Each task as a flow run of its own on a work pool; needs a Prefect server with workers"
     )
+    budget: Budget = Field(Budget(), description="What the whole batch may spend")
+    peak: Peak = Field("allow", description="`avoid` waits with starts while the provider's peak hours last")
     hosts: dict[Name, HostSpec] = {}
     defaults: _Common = _Common()
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
@@ -251,6 +271,8 @@ class BatchSpec(_Entry):
     source: str
     author: str
     spread: bool = False
+    budget: Budget = Budget()
+    peak: Peak = "allow"
     hosts: dict[str, HostSpec]
     tasks: tuple[TaskSpec, ...]
 

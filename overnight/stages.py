@@ -193,7 +193,6 @@ def run_report(
         credential: Fingerprint of the key it was given.
     """
     watch = stages.watched.watch if stages.watched else None
-    result = watch.last_result() if watch else None
     found = stages.collected
     return RunReport(
         task_id=plan.task_id,
@@ -215,8 +214,6 @@ def run_report(
         verify=stages.checked,
         seconds=_phases(stages),
         first_event_s=_first_event_s(stages),
-        tokens=result.tokens if result else None,
-        usd=result.usd if result else None,
         named_at=stages.watched.named_at if stages.watched and failure else None,
         monitor=stages.watched.guard.audit() if stages.watched else None,
         claims=claims(watch.transcript, len(found.commits)) if watch and found else None,

@@ -9,9 +9,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from overnight.failures import Failure
 
-Rule = Literal["proof", "endless", "quota-probe", "first_event_s", "quiet_s", "turn_s", "no_change_s", "linger_s"]
+Rule = Literal[
+    "proof",
+    "endless",
+    "quota-probe",
+    "max_tokens",
+    "max_usd",
+    "max_turns",
+    "budget",
+    "first_event_s",
+    "quiet_s",
+    "turn_s",
+    "no_change_s",
+    "linger_s",
+]
 """What ended it: a cause proven by its own words (`proof`), an agent that would go on for ever (`endless`), a probe
-that told an empty account from a rate limit (`quota-probe`), or the clock that ran out."""
+that told an empty account from a rate limit (`quota-probe`), a cap of the run or of the batch, or the clock that ran
+out."""
 
 
 class Stop(BaseModel):

@@ -9,6 +9,7 @@ from overnight.events import Act, AgentEvent, Ending, Exited, Heartbeat, Killed,
 from overnight.failures import Failure
 from overnight.harnesses.protocol import Harness
 from overnight.lockfile import ErrorRule
+from overnight.meter import Meter
 from overnight.plan import RunPlan
 from overnight.silence import Progress, Silence, judge
 from overnight.transcript import Said, Transcript
@@ -56,6 +57,7 @@ class Watch:
         self._heard = False
         self._asked_s: float | None = None
         self.transcript = Transcript()
+        self.meter = Meter()
         self.first_event_s: float | None = None
 
     @property
@@ -153,6 +155,7 @@ class Watch:
         at_s = round(self.age_s, 2)
         self.transcript.add_events(at_s, events)
         for event in events:
+            self.meter.take(at_s, event)
             if event.act in _ANSWERED:
                 self._asked_s = None
             elif event.act in _ASKED and self._live:  # of what an earlier controller read nobody knows the time

@@ -19,7 +19,7 @@ from overnight.failures import RULES, Family, Source
 from overnight.handover import GUARDS, Deliver, Guards
 from overnight.kinds import ORDER, WHO
 from overnight.rungs import RULES as RUNGS
-from overnight.spec import BatchFile, HostSpec, Limits, RouteSpec, TaskEntry
+from overnight.spec import BatchFile, Budget, HostSpec, Limits, RouteSpec, TaskEntry
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 _TABLE = re.compile(r"(<!-- (failures|ladder|reference|story): .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -68,8 +68,8 @@ def ladder() -> str:
 
 def reference() -> str:
     """Every key of a batch file, as the README shows it."""
-    places: list[tuple[str, type[BaseModel]]] = [("", BatchFile), ("hosts.NAME.", HostSpec), ("tasks[].", TaskEntry)]
-    places += [("tasks[].route.", RouteSpec), ("tasks[].limits.", Limits)]
+    places: list[tuple[str, type[BaseModel]]] = [("", BatchFile), ("budget.", Budget), ("hosts.NAME.", HostSpec)]
+    places += [("tasks[].", TaskEntry), ("tasks[].route.", RouteSpec), ("tasks[].limits.", Limits)]
     places += [("tasks[].guards.", Guards), ("tasks[].deliver.", Deliver)]
     lines = [
         "`defaults` takes the keys of a task but `id` and the instruction.",

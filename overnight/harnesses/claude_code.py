@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from overnight.caps import TellsUsage
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words, objects
@@ -13,13 +14,18 @@ from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
 from overnight.transcript import Transcript
+from overnight.usage import Usage
 
 NAME = "claude-code"
 COMMAND = "claude"
 HEADER_OF: Mapping[str, Header] = {"ANTHROPIC_AUTH_TOKEN": Header.BEARER, "ANTHROPIC_API_KEY": Header.X_API_KEY}
 CAPS = frozenset({"max_usd", "max_turns"})
+TELLS_USAGE: TellsUsage = "each-answer"
 
 _STREAM = ("-p", "--output-format=stream-json", "--verbose", "--include-partial-messages")
+# one count by the Messages API's names, as the stream hands it on, and by those of its own verdict
+_WIRE = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_VERDICT = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens")
 _PROSE_CHARS = 500
 _ANSWER_CHARS = 8000
 _K = FailureKind
@@ -99,11 +105,34 @@ def home_files(launch: Launch) -> dict[str, str]:  # noqa: ARG001  # the protoco
 
 
 def reader() -> Reader:
-    return JsonReader(_read)
+    return JsonReader(_Telling().read)
 
 
 def diagnose(transcript: Transcript, rules: Sequence[ErrorRule], names: Mapping[str, str]) -> Failure | None:
     return judge(transcript, rules, names, _DIALECT)
+
+
+class _Telling:
+    """Remembers what an answer was begun with: its end tells how much came, not always of what it was made."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[str, Fields]] = {}
+
+    def read(self, line: Fields) -> list[AgentEvent]:
+        return self._streamed(line) if line.get("type") == "stream_event" else _read(line)
+
+    def _streamed(self, line: Fields) -> list[AgentEvent]:
+        """Answers of sub-agents come between those of the agent, each under the tool use that called it."""
+        event, of = field(line, "event", dict), field(line, "parent_tool_use_id", str) or ""
+        match (event or {}).get("type"):
+            case "message_start":
+                message = field(event, "message", dict)
+                self._begun[of] = field(message, "model", str) or "", field(message, "usage", dict) or {}
+            case "message_delta" if field(event, "usage", dict) is not None and of in self._begun:
+                model, begun = self._begun.pop(of)
+                told = {name: count for name, count in (field(event, "usage", dict) or {}).items() if count}
+                return [AgentEvent(Act.OTHER, usage={model: _usage({**begun, **told}, _WIRE)})]
+        return []
 
 
 def _read(line: Fields) -> list[AgentEvent]:
@@ -184,21 +213,23 @@ def _result(line: Fields) -> AgentEvent:
     subtype = field(line, "subtype", str) or ""
     word = subtype if subtype.startswith("error_") else field(line, "api_error", str)
     said = field(line, "result", str) or "\n".join(str(e) for e in field(line, "errors", list) or [])
-    models = [m for m in (field(line, "modelUsage", dict) or {}).values() if isinstance(m, dict)]
+    of_models = {name: m for name, m in (field(line, "modelUsage", dict) or {}).items() if isinstance(m, dict)}
+    usage, models = {name: _usage(m, _VERDICT) for name, m in of_models.items()}, list(of_models.values())
     return AgentEvent(
         Act.RESULT,
         text=said[:_ANSWER_CHARS],
         error=None if ok else word,
         status=field(line, "api_error_status", int),
         ok=ok,
-        tokens=sum(_tokens(m) for m in models) if models else None,
+        tokens=sum(each.total for each in usage.values()) if usage else None,
         usd=_usd(line, models),
+        usage=usage or None,
     )
 
 
-def _tokens(usage: Fields) -> int:
-    names = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens")
-    return sum(field(usage, name, int) or 0 for name in names)
+def _usage(told: Fields, names: tuple[str, str, str, str]) -> Usage:
+    fresh, output, read, write = (max(0, field(told, name, int) or 0) for name in names)
+    return Usage(fresh=fresh, output=output, cache_read=read, cache_write=write)
 
 
 def _usd(line: Fields, models: Sequence[Fields]) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from overnight.caps import TellsUsage
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words
@@ -17,11 +18,13 @@ from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
 from overnight.transcript import Transcript
+from overnight.usage import Usage
 
 NAME = "codex"
 COMMAND = "codex"
 HEADER_OF: Mapping[str, Header] = {"OVERNIGHT_CODEX_API_KEY": Header.BEARER}
 CAPS = frozenset[str]()
+TELLS_USAGE: TellsUsage = "at-end"
 
 _RETRY = re.compile(r"Reconnecting\.\.\. (?:(?P<attempt>\d+)/\d+|waiting for network) \((?P<cause>.*)\)", re.DOTALL)
 _STATUS = re.compile(r"(?:unexpected status |exceeded retry limit, last status: )(?P<status>\d{3}) ")
@@ -110,7 +113,9 @@ class _Telling:
                 text = (field(field(line, "error", dict), "message", str) or "")[:_ANSWER_CHARS]
                 return [AgentEvent(Act.RESULT, text=text, status=_status(text), ok=False)]
             case "turn.completed":
-                return [AgentEvent(Act.RESULT, text=self._answer, ok=True, tokens=_tokens(line))]
+                used = _usage(line)
+                tokens, usage = (used.total, {"": used}) if used else (None, None)
+                return [AgentEvent(Act.RESULT, text=self._answer, ok=True, tokens=tokens, usage=usage)]
         return []
 
     def _item(self, item: Fields, *, ended: bool) -> list[AgentEvent]:
@@ -161,7 +166,10 @@ def _status(own_line: str) -> int | None:
     return int(found["status"])
 
 
-def _tokens(line: Fields) -> int | None:
-    usage = field(line, "usage", dict)
-    counts = [field(usage, name, int) for name in ("input_tokens", "output_tokens")]
-    return sum(count or 0 for count in counts) if usage else None
+def _usage(line: Fields) -> Usage | None:
+    """What was read from a cache stands in the input as well (0.169.0)."""
+    told = field(line, "usage", dict)
+    names = ("input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens")
+    sent, read, write, output = (max(0, field(told, name, int) or 0) for name in names)
+    fresh = max(0, sent - read - write)
+    return Usage(fresh=fresh, output=output, cache_read=read, cache_write=write) if told else None

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from overnight.caps import TellsUsage
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words
@@ -26,6 +27,7 @@ HEADER_OF: Mapping[str, Header] = {
     "COPILOT_PROVIDER_BEARER_TOKEN": Header.BEARER,
 }
 CAPS = frozenset[str]()
+TELLS_USAGE: TellsUsage = "never"
 
 _SHELL = re.compile(r"<shellId: \d+")  # counts up at every call
 _PROSE_CHARS = 500

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from overnight.caps import TellsUsage
 from overnight.events import Act, AgentEvent, Exited
 from overnight.facts import VariableName
 from overnight.failures import BadInput, Failure, FailureKind
@@ -94,10 +95,12 @@ class Declared:
     CAPS = frozenset[str]()
 
     def __init__(self, declaration: Declaration) -> None:
-        self._is = declaration
+        self._is, lines = declaration, declaration.lines
         self.NAME = declaration.name
         self.COMMAND = declaration.command
         self.HEADER_OF: Mapping[str, Header] = declaration.headers
+        counts = any("tokens" in rule.read or (rule.pattern and "tokens" in rule.pattern.groupindex) for rule in lines)
+        self.TELLS_USAGE: TellsUsage = "one-sum" if counts else "never"
         own_lines = tuple(declaration.begins.items())
         self._dialect = Dialect(
             "retry",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from overnight.caps import TellsUsage
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words, objects
@@ -17,11 +19,13 @@ from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
 from overnight.transcript import Transcript
+from overnight.usage import Usage
 
 NAME = "goose"
 COMMAND = "goose"
 HEADER_OF: Mapping[str, Header] = {"ANTHROPIC_API_KEY": Header.X_API_KEY}
 CAPS = frozenset({"max_turns"})
+TELLS_USAGE: TellsUsage = "at-end"
 
 _BANNER = re.compile(r"new session · \S+ (?P<model>\S+)")
 _STATUS = re.compile(
@@ -138,11 +142,20 @@ class _Telling:
         return [AgentEvent(Act.SPOKE, text=text[:_PROSE_CHARS])]
 
     def _complete(self, line: Fields) -> AgentEvent:
-        tokens = field(line, "total_tokens", int)
+        tokens, usage = field(line, "total_tokens", int), _usage(line)
         if self._own is None and tokens:
-            return AgentEvent(Act.RESULT, text=self._answer, ok=True, tokens=tokens)
+            return AgentEvent(Act.RESULT, text=self._answer, ok=True, tokens=tokens, usage=usage)
         own = self._own or AgentEvent(Act.ERROR, text="ended without using a token")
-        return AgentEvent(Act.RESULT, text=own.text, error=own.error, status=own.status, ok=False, tokens=tokens)
+        return replace(own, act=Act.RESULT, ok=False, tokens=tokens, usage=usage)
+
+
+def _usage(line: Fields) -> dict[str, Usage] | None:
+    """None where a cache had a part in it: whether its tokens stand in the input as well, Goose does not say."""
+    fresh, output = field(line, "input_tokens", int), field(line, "output_tokens", int)
+    cached = any(field(line, name, int) for name in ("cache_read_input_tokens", "cache_write_input_tokens"))
+    if fresh is None or output is None or cached or min(fresh, output) < 0:
+        return None
+    return {"": Usage(fresh=fresh, output=output)}
 
 
 def _own_words(block: Fields) -> AgentEvent | None:

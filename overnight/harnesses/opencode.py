@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from overnight.caps import TellsUsage
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.lines import Fields, JsonReader, Lines, digest, field, last_words
@@ -20,6 +21,7 @@ from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
 from overnight.transcript import Transcript
+from overnight.usage import Usage
 
 NAME = "opencode"
 COMMAND = "opencode"
@@ -28,6 +30,7 @@ HEADER_OF: Mapping[str, Header] = {
     "OVERNIGHT_OPENCODE_BEARER": Header.BEARER,
 }
 CAPS = frozenset[str]()
+TELLS_USAGE: TellsUsage = "each-answer"
 
 _PROVIDER = "overnight"  # what the lock's OPENCODE_CONFIG_CONTENT calls the one provider it describes
 _EMPTY_ANSWERS = 3  # in a row; one may be a hiccup, and it never stops by itself
@@ -158,11 +161,12 @@ class _Telling:
         if reason == "unknown" and not field(used, "output", int):
             return self._nothing()
         self._empty = 0
+        told = [AgentEvent(Act.OTHER, usage={"": _usage(used)})] if used else []
         if reason in (None, "tool-calls", "unknown"):
-            return []
+            return told
         ok = reason == "stop"
         text = self._answer if ok else f"the model's answer ended with reason {reason}"
-        return [AgentEvent(Act.RESULT, text=text, error=None if ok else reason, ok=ok, tokens=self._tokens)]
+        return [*told, AgentEvent(Act.RESULT, text=text, error=None if ok else reason, ok=ok, tokens=self._tokens)]
 
     def _nothing(self) -> list[AgentEvent]:
         self._empty += 1
@@ -170,6 +174,14 @@ class _Telling:
             return []
         text = f"{self._empty} answers in a row held no token, and it asks again without end"
         return [AgentEvent(Act.ERROR, text=text, error="empty-answers", endless=True)]
+
+
+def _usage(told: Fields) -> Usage:
+    """What the model thought is told beside the output, and charged with it."""
+    cache = field(told, "cache", dict)
+    counts = ((told, "input"), (told, "output"), (told, "reasoning"), (cache, "read"), (cache, "write"))
+    fresh, output, thought, read, write = (max(0, field(of, name, int) or 0) for of, name in counts)
+    return Usage(fresh=fresh, output=output + thought, cache_read=read, cache_write=write)
 
 
 def _tool(part: Fields) -> list[AgentEvent]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from overnight.caps import TellsUsage
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words, objects
@@ -19,6 +20,7 @@ from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
 from overnight.transcript import Transcript
+from overnight.usage import Usage
 
 NAME = "pi"
 COMMAND = "pi"
@@ -27,6 +29,7 @@ HEADER_OF: Mapping[str, Header] = {
     "OVERNIGHT_PI_BEARER": Header.BEARER,
 }
 CAPS = frozenset[str]()
+TELLS_USAGE: TellsUsage = "each-answer"
 
 _PROVIDER = "overnight"
 _VARIABLE_OF = {header: variable for variable, header in HEADER_OF.items()}
@@ -125,7 +128,7 @@ class _Telling:
             case "turn_start":
                 return [AgentEvent(Act.WAITING)]
             case "message_end" if message.get("role") == "assistant":
-                return self._message(message)
+                return [*self._message(message), *_used(message)]
             case "tool_execution_start":
                 call = digest(line.get("toolName"), line.get("args"))
                 return [AgentEvent(Act.TOOL_STARTED, tool=field(line, "toolName", str), print=call)]
@@ -166,6 +169,14 @@ class _Telling:
         text = self._answer if ok else f"the model's answer ended with reason {self._reason}"
         word = None if ok else self._reason
         return [AgentEvent(Act.RESULT, text=text, error=word, ok=ok, tokens=self._tokens)]
+
+
+def _used(message: Fields) -> list[AgentEvent]:
+    told = field(message, "usage", dict)
+    counts = (max(0, field(told, name, int) or 0) for name in ("input", "output", "cacheRead", "cacheWrite"))
+    fresh, output, read, write = counts
+    usage = Usage(fresh=fresh, output=output, cache_read=read, cache_write=write)
+    return [AgentEvent(Act.OTHER, usage={field(message, "model", str) or "": usage})] if usage.total else []
 
 
 def _retry(line: Fields) -> AgentEvent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
+from overnight.caps import TellsUsage
 from overnight.events import AgentEvent
 from overnight.failures import Failure
 from overnight.lockfile import ErrorRule, Header
@@ -32,6 +33,8 @@ class Harness(Protocol):
     """Which wire header each credential variable produces."""
     CAPS: frozenset[str]
     """Which of the limits `max_usd` and `max_turns` it honours."""
+    TELLS_USAGE: TellsUsage
+    """When it says what it used: whether a cap can be watched from outside, and a cost be reckoned."""
 
     def argv(self, launch: Launch) -> tuple[str, ...]:
         """The command line of a run. The instruction is one argument that cannot be taken for a flag."""

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from overnight.caps import TellsUsage
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_words, objects
@@ -19,11 +20,13 @@ from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
 from overnight.transcript import Transcript
+from overnight.usage import Usage
 
 NAME = "qwen"
 COMMAND = "qwen"
 HEADER_OF: Mapping[str, Header] = {"ANTHROPIC_API_KEY": Header.X_API_KEY}
 CAPS = frozenset[str]()
+TELLS_USAGE: TellsUsage = "each-answer"
 
 _OWN = "[API Error: "
 _STATUS = re.compile(r"\[API Error: (\d{3}) ")
@@ -130,7 +133,7 @@ class _Telling:
             for b in blocks
             if b.get("type") == "tool_use"
         ]
-        return [*([AgentEvent(Act.SPOKE, text=text[:_PROSE_CHARS])] if text else []), *calls]
+        return [*([AgentEvent(Act.SPOKE, text=text[:_PROSE_CHARS])] if text else []), *calls, *_used(message)]
 
     def _result(self, line: Fields) -> AgentEvent:
         tokens = field(field(line, "usage", dict), "total_tokens", int)
@@ -139,6 +142,14 @@ class _Telling:
             return AgentEvent(Act.RESULT, text=said[:_ANSWER_CHARS], ok=True, tokens=tokens)
         own = self._own or AgentEvent(Act.ERROR, text=said[:_ANSWER_CHARS])
         return AgentEvent(Act.RESULT, text=own.text, status=own.status, ok=False, tokens=tokens)
+
+
+def _used(message: Fields) -> list[AgentEvent]:
+    """What was read from a cache stands in the input as well: their total is input and output (0.15.10)."""
+    told, names = field(message, "usage", dict), ("input_tokens", "output_tokens", "cache_read_input_tokens")
+    sent, output, read = (max(0, field(told, name, int) or 0) for name in names)
+    usage = Usage(fresh=max(0, sent - read), output=output, cache_read=read)
+    return [AgentEvent(Act.OTHER, usage={field(message, "model", str) or "": usage})] if usage.total else []
 
 
 def _tool_ended(block: Fields) -> AgentEvent:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from overnight.caps import TellsUsage
 from overnight.events import Act, AgentEvent
 from overnight.failures import Failure, FailureKind
 from overnight.harnesses.lines import Fields, JsonReader, digest, field
@@ -17,6 +18,7 @@ from overnight.harnesses.scripted_agent import VERSION
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
 from overnight.transcript import Transcript
+from overnight.usage import Usage
 
 NAME = "scripted"
 COMMAND = "python3"
@@ -25,6 +27,7 @@ HEADER_OF: Mapping[str, Header] = {
     "OVERNIGHT_SCRIPTED_API_KEY": Header.X_API_KEY,
 }
 CAPS = frozenset[str]()
+TELLS_USAGE: TellsUsage = "each-answer"
 
 _AGENT = ".overnight/scripted_agent.py"
 _K = FailureKind
@@ -98,6 +101,9 @@ def _read(line: Fields) -> list[AgentEvent]:
             return [AgentEvent(Act.TOOL_ENDED, tool=tool, ok=ok, print=digest(ok, text))]
         case "text":
             return [AgentEvent(Act.SPOKE, text, model=field(line, "model", str))]
+        case "usage":
+            fresh, output = (max(0, field(line, name, int) or 0) for name in ("input", "output"))
+            return [AgentEvent(Act.OTHER, usage={field(line, "model", str) or "": Usage(fresh=fresh, output=output)})]
         case "error":
             return [AgentEvent(Act.ERROR, text, error, status)]
         case "result":

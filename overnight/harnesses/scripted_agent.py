@@ -159,7 +159,9 @@ def ask(wire: Wire, options: argparse.Namespace) -> None:
             emit("error", **failed.fields)
             finish(False, tokens=tokens, **failed.fields)
         used = answer.get("usage") or {}
-        tokens += int(used.get("input_tokens") or 0) + int(used.get("output_tokens") or 0)
+        sent, got = int(used.get("input_tokens") or 0), int(used.get("output_tokens") or 0)
+        tokens += sent + got
+        emit("usage", input=sent, output=got, model=answer.get("model"))
         results, said = act(answer)
         if not results:
             finish(True, tokens=tokens, text=said)

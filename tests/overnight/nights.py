@@ -31,7 +31,7 @@ from overnight.rehearsal.model import Shell, Tape
 from overnight.rehearsal.ssh import LoopbackHost, make_key
 from overnight.report import RunReport
 from overnight.route import Route
-from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
+from overnight.spec import BatchSpec, Budget, HostSpec, Limits, TaskSpec
 
 KEY = "sk-rehearsal-fake-0123456789abcdef"
 MODEL = "rehearsal-large"
@@ -43,7 +43,8 @@ IDENTITY = {
     for what, value in (("NAME", "You"), ("EMAIL", "you@example.invalid"))
 }
 COMMIT = "echo hello > greeting.txt && git add -A && git commit -qm 'Add greeting'"
-TAPES = (Tape("Add a greeting", (Shell(COMMIT),)), Tape("Do nothing", ()))
+STEPS = tuple(Shell(f"echo {n} > {n}.txt && git add -A && git commit -qm 'Step {n}' && sleep 0.4") for n in range(6))
+TAPES = (Tape("Add a greeting", (Shell(COMMIT),)), Tape("Do nothing", ()), Tape("Go six steps", STEPS))
 
 
 def git(place: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
@@ -152,6 +153,7 @@ class Evening:
     harness: str = "scripted"
     base: str = "main"
     limits: Limits = field(default_factory=lambda: Limits(total_s=120, first_event_s=None, quiet_s=None, grace_s=0.5))
+    budget: Budget = field(default_factory=Budget)
     told: list[str] = field(default_factory=list)
     state: Path = Path()
 
@@ -173,7 +175,8 @@ class Evening:
     def night(
         self, *tasks: TaskSpec, batch_id: str = "b1", reveal: Callable[[str], str] | None = None
     ) -> Iterator[Night]:
-        batch = BatchSpec(name="t", source="t.yaml", author="Agent <a@b.c>", hosts={"box": self.host}, tasks=tasks)
+        named = {"name": "t", "source": "t.yaml", "author": "Agent <a@b.c>"}
+        batch = BatchSpec(**named, hosts={"box": self.host}, tasks=tasks, budget=self.budget)
         self.state = self.directory / "state"
         ledger = Ledger(self.state, batch_id)
         if not ledger.directory.exists():

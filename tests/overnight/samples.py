@@ -8,6 +8,7 @@ from typing import Any
 
 from overnight import lockfile
 from overnight.collected import Collected, Commit, Leftovers
+from overnight.cost import Cost
 from overnight.failures import RULES, Evidence, Failure, FailureKind, fail
 from overnight.handover import Finding, Handed
 from overnight.harnesses import HARNESSES
@@ -18,6 +19,7 @@ from overnight.report import BatchReport, Check, Phases, RouteReport, RunReport,
 from overnight.route import Route
 from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
 from overnight.stop import Audit
+from overnight.usage import Usage
 
 LOCK = lockfile.load()
 BATCH_ID = "night-20261122-210000-ab12"
@@ -94,7 +96,17 @@ def full_run(**changes: Any) -> RunReport:
         named_at=AT,
         monitor=Audit(rule="quiet_s", at_s=421.5, running=("claude -p x (pid 7)",), progress_after=True, spared=2),
         tokens=1234,
+        usage=Usage(fresh=1000, output=234),
         usd=0.5,
+        cost=Cost(
+            source="rates",
+            why="tokens at the rates of 2026-11-22 from a page",
+            usd=0.5,
+            amount=0.5,
+            currency="USD",
+            as_of=AT.date(),
+        ),
+        peak="3 times the quota 14:00-18:00 UTC+08:00",
         claims="it reported success; there is no commit",
         log="/state/runs/x",
         gaps=("10 bytes of out, from 5 on, are missing: the host gave them back when another controller had them",),

@@ -23,7 +23,9 @@ def test_the_page_says_everything_of_a_run() -> None:
         "Not committed: 2 files, saved as `refs/overnight/x/wip`.",
         "Further tips: `refs/overnight/x/other/y` eeeeeeeeee",
         "Check `make test` ended with 2 after 4.5 s.",
-        "claude-code 2.1.330 on box; glm-5.2 of zai; 60 s; 1234 tokens; 0.50 USD; log `/state/runs/x`",
+        "claude-code 2.1.330 on box; glm-5.2 of zai; 60 s; 1234 tokens; "
+        "0.50 USD, tokens at the rates of 2026-11-22 from a page; "
+        "began in peak hours: 3 times the quota 14:00-18:00 UTC+08:00; log `/state/runs/x`",
     ):
         assert said in words
 

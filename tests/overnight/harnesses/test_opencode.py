@@ -52,7 +52,7 @@ def test_the_third_empty_answer_in_a_row_is_an_error_without_end() -> None:
 
 
 def test_an_answer_that_was_cut_off_is_no_success() -> None:
-    (result,) = read_all(
+    _, result = read_all(
         "opencode", b'{"type":"step_finish","part":{"reason":"length","tokens":{"total":5,"output":4}}}\n'
     )
     assert (result.ok, result.error) == (False, "length")
