@@ -46,6 +46,31 @@ class Verify(_Record):
     tail: str = Field("", description="Last lines of its output, secrets masked")
 
 
+Because = Literal["shut", "away", "tried", "breaker"]
+
+
+class PassedOver(_Record):
+    """A route that a task would rather have taken, and why it did not."""
+
+    route: Route
+    because: Because = Field(
+        description="`shut`: proven broken; `away`: its host; `tried`: this task failed there; `breaker`: it was open"
+    )
+    failure: Failure | None = None
+
+    def __str__(self) -> str:
+        why = f": {self.failure.brief}" if self.failure else ""
+        return f"not {self.route}, {_BECAUSE[self.because]}{why}"
+
+
+_BECAUSE: dict[Because, str] = {
+    "shut": "which was shut",
+    "away": "whose host was away",
+    "tried": "where it had failed",
+    "breaker": "which failed too often just then",
+}
+
+
 class Phases(_Record):
     """Seconds spent in each phase; None for a phase that was not reached."""
 
@@ -87,6 +112,9 @@ class RunReport(_Record):
     claims: str | None = Field(None, description="What the agent claimed that does not hold, in our words")
     named_at: datetime | None = Field(None, description="When the cause of its failure was known")
     monitor: Audit | None = Field(None, description="How the monitor judged it; null when nobody followed it")
+    passed_over: tuple[PassedOver, ...] = Field(
+        (), description="Routes it would rather have taken, or could not take either, and why"
+    )
     log: str | None = Field(None, description="Folder with the run's output and events on this machine")
     origin: str | None = Field(None, description="The repository as the task names it")
     started_at: datetime | None = Field(None, description="When its host was asked to start it")

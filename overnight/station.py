@@ -262,3 +262,18 @@ def _waiting(events: queue.Queue[RunEvent]) -> list[RunEvent]:
             found.append(events.get_nowait())
         except queue.Empty:
             return found
+
+
+def link_words(host: str, tell: Callable[[str, str, str], None]) -> Callable[[LinkState], None]:
+    """Tells of a link that goes down and comes back; of one that was never down it says nothing."""
+    was_down = threading.Event()
+
+    def say(state: LinkState) -> None:
+        if not state.up:
+            was_down.set()
+            tell(host, "link", f"down: {state.failure.brief}" if state.failure else "down")
+        elif was_down.is_set():
+            was_down.clear()
+            tell(host, "link", "up again")
+
+    return say

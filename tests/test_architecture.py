@@ -18,7 +18,7 @@ GROUPS = (
     ("kinds",),
     ("failures", "env", "sample", "events", "inventory", "sampler", "facts", "harnessentry", "traps", "lockplace"),
     ("lockfile", "route", "handle", "keyshape", "redact"),
-    ("errands", "layers", "routeenv", "wire", "spec", "transcript", "yamlfile"),
+    ("errands", "layers", "routeenv", "wire", "choice", "spec", "transcript", "yamlfile"),
     (
         "plan",
         "batchfile",
@@ -41,6 +41,12 @@ GROUPS = (
         "past",
         "ends",
         "history",
+        "deadline",
+        "sequence",
+        "again",
+        "breaker",
+        "decisions",
+        "schedule",
     ),
     ("harnesses", "hosts", "git", "probe", "keycheck", "soundness", "envtext", "explain", "lockdiff", "launchers"),
     (

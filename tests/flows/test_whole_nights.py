@@ -1,0 +1,208 @@
+"""Whole nights over SSH with a planted trouble: the morning must tell just that, and the night make the best of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight.breaker import BreakerFile
+from overnight.rehearsal.faults import Fault, FaultKind
+from overnight.rehearsal.provider import EmulatedProvider
+from overnight.rehearsal.site import Call, Site
+from overnight.rehearsal.ssh import LoopbackHost, make_key
+from overnight.report import BatchReport, RunReport, last_attempts
+from tests import sshd
+from tests.flows.small import LIMITS
+from tests.flows.world import Done, finished, start_batch
+from tests.overnight.nights import KEY, MODEL, PYTHON, TAPES, git, make_lock, make_repo
+
+pytestmark = pytest.mark.full
+WORK = "Add a greeting"
+
+
+@dataclass
+class Planted:
+    """Two hosts over SSH, `loop` and `box`, and two providers, `first` and `second`, that can be spoilt."""
+
+    directory: Path
+    provider: EmulatedProvider
+    hosts: dict[str, dict[str, Any]]
+
+    def route(self, host: str = "loop", provider: str = "first") -> dict[str, str]:
+        return {"host": host, "harness": "scripted", "provider": provider, "model": MODEL}
+
+    def start(self, tasks: Sequence[dict[str, Any]], **whole: Any) -> subprocess.Popen[str]:
+        defaults = {"repo": str(self.directory / "repo"), "base": "main", "limits": LIMITS, "ask_for_commit": False}
+        batch = {"schema": 1, "name": "night", "hosts": self.hosts, "defaults": defaults, "tasks": tasks, **whole}
+        path = self.directory / "night.yaml"
+        path.write_text(json.dumps(batch))
+        env = {"PATH": __import__("os").environ["PATH"], "HOME": str(self.directory / "home"), "LANG": "C.UTF-8"}
+        keys = {"OVERNIGHT_KEY_FIRST": KEY, "OVERNIGHT_KEY_SECOND": KEY}
+        options = ["--state", self.directory / "state", "--lock", self.directory / "lock.json"]
+        return start_batch([path, *options, "--json", self.directory / "report.json"], {**env, **keys})
+
+    def run(self, tasks: Sequence[dict[str, Any]], **whole: Any) -> tuple[BatchReport, Done]:
+        done = finished(self.start(tasks, **whole))
+        return self.report(), done
+
+    def report(self) -> BatchReport:
+        return BatchReport.model_validate_json((self.directory / "report.json").read_text())
+
+    def asked(self, site: str) -> list[Call]:
+        """The agents' requests for work."""
+        return [call for call in self.provider.calls_of(site) if call.tools and not call.is_probe]
+
+
+@contextmanager
+def planted(directory: Path, slots: int = 2) -> Iterator[Planted]:
+    for name in ("home", "loop-home", "sshd"):
+        (directory / name).mkdir()
+    make_repo(directory / "repo")
+    with ExitStack() as stack:
+        provider = stack.enter_context(EmulatedProvider([Site("first", KEY), Site("second", KEY)], TAPES))
+        public = make_key(directory / "key")
+        loop = stack.enter_context(LoopbackHost("dev", [public], home=directory / "loop-home"))
+        box = stack.enter_context(sshd.serving(directory / "sshd")).address()
+        same = {"path": [PYTHON], "slots": slots}
+        there = {"address": loop.address, "port": loop.port, "user": "dev", "key_file": str(directory / "key")}
+        real = {"address": box.address, "port": box.port, "user": box.user, "key_file": str(box.key_file)}
+        hosts = {
+            "loop": {**there, "host_key": loop.host_key, **same},
+            "box": {**real, "host_key": box.host_key, "directory": str(directory / "box-home"), **same},
+        }
+        path = make_lock(directory / "lock.json", provider.url("first"))
+        lock = json.loads(path.read_text())
+        lock["providers"] = {name: copy.deepcopy(lock["providers"]["rehearsal"]) for name in ("first", "second")}
+        for endpoint in lock["providers"]["second"]["endpoints"].values():
+            endpoint["url"] = provider.url("second")
+        path.write_text(json.dumps(lock))
+        yield Planted(directory, provider, hosts)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Planted]:
+    with planted(tmp_path) as made:
+        yield made
+
+
+def of(report: BatchReport, task: str) -> list[RunReport]:
+    return [run for run in report.runs if run.task_id == task]
+
+
+def when(true: Callable[[], bool], then: Callable[[], None]) -> threading.Thread:
+    """Do something, from a thread, as soon as something is true."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 100
+        while not true() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        then()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_used_up_window_is_waited_for(here: Planted) -> None:
+    resets_at = datetime.now(UTC) + timedelta(seconds=40)
+    window = Fault(FaultKind.WINDOW_USED_UP, resets_at=resets_at, spares_probes=True)
+    here.provider.set_fault("first", window)
+    opens = when(lambda: datetime.now(UTC) >= resets_at, lambda: here.provider.set_fault("first", None))
+    limits = {**LIMITS, "attempts": 2}
+    tasks = [{"id": f"t{i}", "instruction": WORK, "route": here.route(), "limits": limits} for i in range(4)]
+    report, done = here.run(tasks)
+    opens.join()
+    assert done.code == 0, done.err
+    assert report.counts["succeeded"] == 4
+    assert {route.state for route in report.routes} == {"open"}
+    refused = [run for run in report.runs if run.failure]
+    assert {run.failure.kind for run in refused if run.failure} == {"quota-window"}
+    assert len(refused) == 1, "the canary found out, the others only waited"
+    early = [call for call in here.asked("first") if call.faulty]
+    assert len({call.at for call in early}) <= 2
+    assert not [call for call in here.asked("first") if not call.faulty and call.at < resets_at]
+    assert "breaker: open until" in done.err
+    assert "breaker: half-open, one task tries it" in done.err
+    assert "breaker: closed, it answers again" in done.err
+
+
+def test_a_provider_that_dies_at_half_time_costs_only_what_can_go_nowhere_else(here: Planted) -> None:
+    both = [here.route(), here.route(provider="second")]
+    dead = Fault(FaultKind.SERVER_ERROR, spares_probes=True)
+    succeeded = [f"a{i}" for i in range(2)]
+    tasks: list[dict[str, Any]] = [{"id": id, "instruction": WORK, "route": here.route()} for id in succeeded]
+    tasks += [{"id": f"b{i}", "instruction": WORK, "route": here.route(), "after": succeeded} for i in range(3)]
+    tasks += [{"id": f"c{i}", "instruction": WORK, "route": both, "after": ["b0", "b1", "b2"][:0]} for i in range(0)]
+    tasks += [{"id": f"c{i}", "instruction": WORK, "route": both, "priority": -1, "after": succeeded} for i in range(3)]
+    tasks += [
+        {"id": f"d{i}", "instruction": WORK, "route": here.route(), "priority": -2, "after": succeeded}
+        for i in range(2)
+    ]
+    home = here.directory / "repo"
+    came = lambda: len(git(home, "branch", "--list", "overnight/*").split()) >= 2  # noqa: E731  # one line says it
+    dies = when(came, lambda: here.provider.set_fault("first", dead))
+    soon = datetime.now(UTC) + timedelta(seconds=100)
+    report, done = here.run(tasks, deadline=soon.isoformat(timespec="seconds"))
+    dies.join()
+    assert done.code == 1, done.err
+    last = {run.task_id: run for run in last_attempts(report.runs)}
+    assert {id for id, run in last.items() if run.state == "succeeded"} == {*succeeded, "c0", "c1", "c2"}
+    for i in range(3):
+        run = last[f"c{i}"]
+        assert (run.provider, run.branch is not None) == ("second", True)
+        assert [(each.because, each.failure and each.failure.kind) for each in run.passed_over] == [
+            ("breaker", "provider-error")
+        ]
+    for i in range(3):
+        assert last[f"b{i}"].failure and last[f"b{i}"].failure.kind == "provider-error"
+    for i in range(2):
+        run = last[f"d{i}"]
+        assert (run.state, run.failure and run.failure.kind) == ("skipped", "provider-error")
+    assert BreakerFile(here.directory / "state").read()["provider first"].opened >= 1
+
+
+def test_a_poisoned_host_gives_its_tasks_to_another(here: Planted) -> None:
+    here.hosts["box"]["min_free_bytes"] = 10**15
+    both = [here.route("box"), here.route("loop")]
+    tasks: list[dict[str, Any]] = [{"id": f"t{i}", "instruction": WORK, "route": both} for i in range(2)]
+    tasks += [{"id": "stuck", "instruction": WORK, "route": here.route("box")}]
+    report, done = here.run(tasks)
+    assert done.code == 1, done.err
+    assert {route.host: route.state for route in report.routes} == {"box": "shut", "loop": "open"}
+    for i in range(2):
+        [run] = of(report, f"t{i}")
+        assert (run.state, run.host) == ("succeeded", "loop")
+        [passed] = run.passed_over
+        assert (passed.route.host, passed.because, passed.failure and passed.failure.kind) == (
+            "box",
+            "shut",
+            "disk-full",
+        )
+        events = Path(str(run.log), "events.jsonl").read_text().splitlines()
+        assert [json.loads(line)["event"] for line in events][0] == "route"
+    [stuck] = of(report, "stuck")
+    assert (stuck.state, stuck.failure and stuck.failure.kind) == ("skipped", "disk-full")
+    assert "Not here: not scripted on box" in (here.directory / "state/batches" / report.batch_id / "report.md").read_text()
+
+
+def test_a_slow_model_is_never_ended(here: Planted) -> None:
+    here.provider.set_fault("first", Fault(FaultKind.SLOW, wait_s=5, spares_probes=True))
+    limits = {**LIMITS, "first_event_s": 3, "quiet_s": 60}
+    tasks = [{"id": f"t{i}", "instruction": WORK, "route": here.route(), "limits": limits} for i in range(3)]
+    report, done = here.run(tasks)
+    assert done.code == 0, done.err
+    assert [(run.task_id, run.attempt, run.state) for run in report.runs] == [
+        (f"t{i}", 1, "succeeded") for i in range(3)
+    ]
+    assert report.kills == ()
