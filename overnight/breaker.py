@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from overnight.failures import Failure, FailureKind, Family, Retry
 from overnight.ledger import write
+from overnight.resets import reset_s
 from overnight.route import Route
 
 # two in a row one unlucky task makes alone, with its usual two attempts; a third is another task's
@@ -69,14 +70,15 @@ class Breaker(BaseModel):
     def failed(self, failure: Failure, now: float) -> Breaker:
         """After one more failure of this sort; opens on the third in a row, and at once for a window or a canary."""
         count = self.failures + 1
-        reset = failure.retry_after_s is not None and failure.family is Family.QUOTA
+        opens_s = reset_s(failure, now)
+        reset = opens_s is not None
         if not (count >= OPENS_AFTER or self.until is not None or failure.family is Family.QUOTA):
             return self.model_copy(update={"failures": count, "why": failure, "at": now})
         if self.state(now) == "open" and not reset:  # a run from before it opened: nothing new
             return self.model_copy(update={"failures": count, "at": now})
         before = self.opened if now - self.at < TRUSTED_S else 0
         opened = before if reset else before + 1
-        wait_s = failure.retry_after_s or min(FIRST_S * 2 ** (max(opened, 1) - 1), CAP_S)
+        wait_s = opens_s or failure.retry_after_s or min(FIRST_S * 2 ** (max(opened, 1) - 1), CAP_S)
         until = max(now + wait_s, self.until or 0.0)
         new = {"failures": count, "opened": opened, "until": until, "reset": reset, "why": failure, "at": now}
         return self.model_copy(update=new)

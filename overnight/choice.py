@@ -48,7 +48,9 @@ class WeightedRoute(RouteSpec):
 class RouteChoice(RouteSpec):
     """One route, or several: a list in order of preference, or any of some by weight."""
 
-    any_of: tuple[WeightedRoute, ...] = Field((), description="Several of these, each with a `weight`: a task draws one of them, the others stand in for it")
+    any_of: tuple[WeightedRoute, ...] = Field(
+        (), description="Several of these, each with a `weight`: a task draws one of them, the others stand in for it"
+    )
     in_order: tuple[RouteSpec, ...] = ()  # what a list of routes is read as
 
     @model_validator(mode="after")

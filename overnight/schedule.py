@@ -14,6 +14,7 @@ from overnight.deadline import spoken
 from overnight.decisions import Decision, Over, Start, Task, Turned, Wait
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.report import Because, PassedOver
+from overnight.resets import reset_s
 from overnight.route import Route
 from overnight.spec import TaskSpec
 
@@ -78,7 +79,7 @@ class Schedule:
         self._probed.add(route)
         if failure is None:
             return
-        if failure.kind is _K.QUOTA_WINDOW and failure.retry_after_s is not None:
+        if reset_s(failure, now) is not None:
             self._blame(failure, route, now)
         else:
             self._shut.setdefault(route, failure)

@@ -43,6 +43,7 @@ GROUPS = (
         "history",
         "deadline",
         "sequence",
+        "resets",
         "again",
         "breaker",
         "decisions",

@@ -193,7 +193,10 @@ def test_a_poisoned_host_gives_its_tasks_to_another(here: Planted) -> None:
         assert [json.loads(line)["event"] for line in events][0] == "route"
     [stuck] = of(report, "stuck")
     assert (stuck.state, stuck.failure and stuck.failure.kind) == ("skipped", "disk-full")
-    assert "Not here: not scripted on box" in (here.directory / "state/batches" / report.batch_id / "report.md").read_text()
+    assert (
+        "Not here: not scripted on box"
+        in (here.directory / "state/batches" / report.batch_id / "report.md").read_text()
+    )
 
 
 def test_a_slow_model_is_never_ended(here: Planted) -> None:
