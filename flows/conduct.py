@@ -56,6 +56,7 @@ class Conductor:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, list[RunReport]] = {}
         self._fault: BaseException | None = None
+        self._look_at = 0.0
         self.deadline = _deadline(night)
         tasks = night.batch.tasks
         once = [t.model_copy(update={"limits": t.limits.model_copy(update={"attempts": 1})}) for t in tasks]
@@ -89,7 +90,9 @@ class Conductor:
         return [run for task in self.night.batch.tasks for run in self._runs[task.id]]
 
     async def _step(self) -> None:
-        self._look()
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_S
+            self._look()
         for decision in self.schedule.decide(time.time()):
             match decision:
                 case Start():
@@ -175,6 +178,7 @@ class Conductor:
         """What came of a start; nothing, when no host was asked for it."""
         if not runs:
             self.schedule.withdrawn(task.id)
+            self._look_at = 0.0  # at once, or it would only be started again
             return
         last = runs[-1]
         station = self.night.stations.get(last.host)

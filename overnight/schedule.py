@@ -56,6 +56,7 @@ class Schedule:
         self._probed: set[Route] = set()
         self._canaries: dict[str, tuple[str, float]] = {}
         self._turned: list[Turned] = []
+        self._later: list[float] = []
         self._openings: Counter[str] = Counter()
         self._on_host: Counter[str] = Counter()
         self._asking: Counter[str] = Counter()
@@ -153,7 +154,7 @@ class Schedule:
         found: list[Decision] = []
         again = True
         while again:  # a task that is over may free or doom those after it
-            again = False
+            again, self._later = False, []
             for task in self._tasks.values():
                 if task.over or task.running is not None:
                     continue
@@ -165,17 +166,15 @@ class Schedule:
                     task.over = again = True
                     task.adopted = None
                     found.append(decision)
+                elif decision.until is not None:
+                    self._later.append(decision.until)
         turned, self._turned = self._turned, []
         return [*turned, *found]
 
     def wake(self, now: float) -> float | None:
-        """When to ask again though nothing happened; None when only an event can change anything."""
+        """When to ask `decide` again if nothing happens after it was; None when only an event can change anything."""
         moments = [self._deadline] if self._deadline is not None and self._deadline > now else []
-        for task_id in self.idle:
-            task = self._tasks[task_id]
-            decision = self._decide(task, now)
-            if isinstance(decision, Wait) and decision.until is not None:
-                moments.append(decision.until)
+        moments += self._later
         moments += [at + CANARY_S for _, at in self._canaries.values() if at + CANARY_S > now]
         return min(moments, default=None)
 
