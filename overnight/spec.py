@@ -266,7 +266,7 @@ class BatchSpec(_Entry):
         return tuple(dict.fromkeys(task.route for task in self.placed))
 
     def only(self, ids: Sequence[str]) -> BatchSpec:
-        """The same batch with these tasks alone.
+        """The same batch with these tasks alone; they wait for nothing that is left out.
 
         Raises:
             BadInput: an id is not in the batch.
@@ -275,12 +275,14 @@ class BatchSpec(_Entry):
         for wanted in ids:
             if wanted not in known:
                 raise BadInput(self.source, "--only", f"no task {wanted!r}", suggest(wanted, known))
-        kept = tuple(t for t in self.tasks if t.id in ids)
+        kept = [t for t in self.tasks if t.id in ids]
         for task in kept:
-            if missing := [name for name in task.after if name not in ids]:
-                mend = f"Add --only {missing[0]}, or take it out of {task.field}.after"
-                raise BadInput(self.source, "--only", f"{task.id} comes after {missing[0]}, which is left out", mend)
-        return self.model_copy(update={"tasks": kept})
+            if task.stacked and task.after[0] not in ids:
+                problem = f"{task.id} is stacked on {task.after[0]}, which is left out"
+                mend = f"Add --only {task.after[0]}, or write base in place of stacked"
+                raise BadInput(self.source, "--only", problem, mend)
+        alone = [t.model_copy(update={"after": tuple(name for name in t.after if name in ids)}) for t in kept]
+        return self.model_copy(update={"tasks": tuple(alone)})
 
 
 def is_url(repo: str) -> bool:

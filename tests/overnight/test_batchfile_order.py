@@ -100,11 +100,14 @@ def test_markdown_tasks_may_come_after_one_another(tmp_path: Path) -> None:
     assert refusal(tmp_path / "two.md").field == "two.md.after[0]"
 
 
-def test_only_takes_no_task_without_what_it_comes_after(tmp_path: Path) -> None:
-    batch = read(tmp_path, changed("tasks/1/after", ["first"]))
-    with pytest.raises(BadInput, match="second comes after first, which is left out"):
-        batch.only(["second"])
-    assert len(batch.only(["first", "second"]).tasks) == 2
+def test_what_is_started_alone_waits_for_nothing_that_is_left_out(tmp_path: Path) -> None:
+    data = changed("tasks/1/after", ["first"])
+    batch = read(tmp_path, data)
+    assert [task.after for task in batch.only(["second"]).tasks] == [()]
+    assert [task.after for task in batch.only(["first", "second"]).tasks] == [(), ("first",)]
+    data["tasks"][1]["stacked"] = True
+    with pytest.raises(BadInput, match="second is stacked on first, which is left out"):
+        read(tmp_path, data).only(["second"])
 
 
 def test_a_time_of_day_is_the_next_one_after_the_batch_began() -> None:
