@@ -9,30 +9,30 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.context import TagsContext
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.utilities.urls import url_for
 
+from flows.conduct import Carry, Conductor, decided
 from flows.desk import DESK, night_of
 from flows.handing import handed_over
 from flows.outage import Patience, is_away
+from flows.refusals import refusal
 from flows.wishes import heeded
 from overnight.alarm import sounded
 from overnight.attribution import attributed
+from overnight.decisions import Start
 from overnight.failures import Evidence, Failure, FailureError, FailureKind, OvernightError, fail
 from overnight.ledger import Ledger
 from overnight.night import Night, Stages, now
 from overnight.preflight import Checked
 from overnight.report import EXIT_INTERRUPTED, BatchReport, RunReport, count, exit_code, kills, last_attempts
-from overnight.report import State as RunState
 from overnight.spec import TaskSpec
 from overnight.totals import spent
-from tasks.announce import route_shut, run_finished
+from tasks.announce import route_shut
 from tasks.board import open_board
-from tasks.calls import in_thread
 from tasks.collect import collect
 from tasks.diagnose import diagnose
 from tasks.dispatch import dispatch
@@ -40,21 +40,20 @@ from tasks.marks import BATCH_ID, mark_flow_run, tags_of
 from tasks.monitor import monitor
 from tasks.preflight import preflight
 from tasks.publish import publish
-from tasks.retries import wait_before_next
-from tasks.skip import skip
 from tasks.verify import verify
 
-Slot = Callable[[TaskSpec], AbstractAsyncContextManager[Any]]
+Slot = Callable[[Night, TaskSpec], AbstractAsyncContextManager[Any]]
 """Room for one attempt of a task: on its host, and with its provider."""
-
-_HEED_S = 1.0
-
-Runner = Callable[[Night, TaskSpec], Awaitable[list[RunReport]]]
-"""Carries one task out and gives its attempts."""
 
 
 async def carry_out(
-    ledger: Ledger, runner: Runner, *, flow_name: str = "", probed: bool = False, ending: bool = False
+    ledger: Ledger,
+    carry: Carry,
+    *,
+    flow_name: str = "",
+    probed: bool = False,
+    ending: bool = False,
+    whole: bool = False,
 ) -> BatchReport:
     """A recorded batch from its routes to its report.
 
@@ -62,6 +61,7 @@ async def carry_out(
         flow_name: What Prefect calls this flow run; empty takes the batch's name, which only its file tells.
         probed: Somebody else found its routes open a moment ago.
         ending: It was cancelled: nothing new is started, and what runs is ended and collected.
+        whole: `carry` makes all attempts of a task.
     """
     spec, started_at = ledger.reopen()
     desk = DESK.get()
@@ -76,7 +76,7 @@ async def carry_out(
             tags = {*flow_run.tags, *tags_of(spec.routes), f"{BATCH_ID}{ledger.batch_id}"}
             await mark_flow_run(tags, flow_name or f"batch {spec.name}")
             async with heeded(night):
-                runs = await handed_over(night, await _every_task(night, runner, probed=probed or ending))
+                runs = await handed_over(night, await _every_task(night, carry, probed=probed or ending, whole=whole))
             report = BatchReport(
                 batch_id=ledger.batch_id,
                 name=spec.name,
@@ -101,7 +101,7 @@ async def carry_out(
         night.close()
 
 
-async def _every_task(night: Night, runner: Runner, *, probed: bool) -> list[RunReport]:
+async def _every_task(night: Night, carry: Carry, *, probed: bool, whole: bool) -> list[RunReport]:
     """The attempts of all tasks, the board kept true meanwhile."""
     if probed:
         for route in night.batch.routes:
@@ -109,14 +109,7 @@ async def _every_task(night: Night, runner: Runner, *, probed: bool) -> list[Run
     else:
         await preflights(night)
     board = await open_board(night)
-
-    async def one(task: TaskSpec) -> list[RunReport]:
-        [tries] = await asyncio.gather(runner(night, task), return_exceptions=True)
-        runs = _runs(night, task, tries)
-        await board.decided(runs[-1])
-        return runs
-
-    return [run for tries in await asyncio.gather(*map(one, night.batch.tasks)) for run in tries]
+    return await Conductor(night, carry, board.decided, whole=whole).run()
 
 
 def begun_before(state: Path) -> str:
@@ -156,23 +149,10 @@ def end_state(report: BatchReport) -> State[Any]:
     return Failed(message=shown, data=FailureError(causes[0] if causes else interrupted))
 
 
-def _runs(night: Night, task: TaskSpec, tries: list[RunReport] | BaseException) -> list[RunReport]:
-    """The attempts of a task; a fault of ours in one task is its outcome and never costs the others."""
-    if isinstance(tries, list):
-        return tries
-    if not isinstance(tries, Exception):
-        raise tries
-    get_run_logger().error("task %s", task.id, exc_info=tries)
-    seen = Evidence(source="host", seen=f"{type(tries).__name__}: {tries}", where="overnight")
-    broken = night.skipped(task, fail(FailureKind.INTERNAL, seen), "failed")
-    run_finished(night, broken)
-    return [*night.ledger.attempts(task.id), broken]
-
-
 async def preflights(night: Night) -> None:
     """Probe each route that still has work, all at once."""
     firsts: dict[Any, TaskSpec] = {}
-    for task in night.batch.tasks:
+    for task in night.batch.placed:
         if not decided(night.ledger.attempts(task.id), task):
             firsts.setdefault(task.route, task)
     await asyncio.gather(*(_preflight(night, task) for task in firsts.values()))
@@ -190,71 +170,29 @@ async def _preflight(night: Night, task: TaskSpec) -> None:
     route_shut(night, task.route, failure)
 
 
-async def attempts(night: Night, task: TaskSpec, slot: Slot) -> list[RunReport]:
-    """All attempts of one task; those an earlier start of the batch decided come first."""
-    began = time.monotonic()
-    runs = night.ledger.attempts(task.id)
-    while (wait := _next_wait(runs, task)) is not None:
-        await _rest(night, task, wait)
-        async with slot(task):
-            refused = refusal(night, task)
-            if refused is not None and not await _begun(night, task, len(runs) + 1):
-                return runs or [await skipped(night, task, refused)]
-            run = await attempt(night, task, len(runs) + 1, time.monotonic() - began, Patience(night, task).lasts)
-        runs.append(run)
-        if night.ledger.outcome(run.run_id) is None:
-            break
-    return runs
+def in_slots(slot: Slot) -> Carry:
+    """One attempt a start, in this process, once there is room for it."""
 
+    async def carry(night: Night, task: TaskSpec, start: Start, conductor: Conductor) -> list[RunReport]:
+        async with slot(night, task):
+            if not start.adopted and conductor.against(task) is not None:
+                return []
+            run = await attempt(night, task, start.attempt, conductor.waited_s, Patience(night, task).lasts)
+        return [run] if run is not None else []
 
-async def _rest(night: Night, task: TaskSpec, seconds: float) -> None:
-    """Wait before the next attempt, unless somebody wants the end meanwhile."""
-    until = time.monotonic() + seconds
-    while night.wish(task.id) is None and (left := until - time.monotonic()) > 0:
-        await in_thread(night.interrupted.wait, min(left, _HEED_S))
-
-
-def decided(runs: list[RunReport], task: TaskSpec) -> bool:
-    """Whether the task has had its last attempt."""
-    return _next_wait(runs, task) is None
-
-
-def _next_wait(runs: list[RunReport], task: TaskSpec) -> float | None:
-    """Seconds until the task's next attempt; None when it is decided."""
-    if not runs:
-        return 0.0
-    last = runs[-1]
-    return wait_before_next(last.failure, last.attempt, task.limits.attempts) if last.failure else None
-
-
-def refusal(night: Night, task: TaskSpec) -> Failure | None:
-    """Why no new attempt of the task may start."""
-    if night.wish(task.id):
-        asked = night.ends.words(task.id) or "the batch was interrupted"
-        return fail(FailureKind.CANCELLED, Evidence(source="host", seen=f"{asked}, before this task started"))
-    return night.shut_by(task.route) or night.spending.refusal(task.route.provider)
-
-
-async def _begun(night: Night, task: TaskSpec, number: int) -> bool:
-    """Whether the attempt already runs on its host: it is followed, whatever speaks against starting it."""
-    return await in_thread(night.begun, night.planner.resolve(task, number, None))
-
-
-async def skipped(night: Night, task: TaskSpec, refused: Failure) -> RunReport:
-    """The report of a task that never started, shown among the others."""
-    state: RunState = "cancelled" if night.wish(task.id) else "skipped"
-    run = night.skipped(task, refused, state)
-    await _state_of(skip(night, run, return_state=True))
-    return run
+    return carry
 
 
 async def attempt(
     night: Night, task: TaskSpec, number: int, queued_s: float, lasts: Callable[[], Awaitable[bool]] | None = None
-) -> RunReport:
+) -> RunReport | None:
     """One attempt from dispatch to its outcome. Whatever became of the agent, its commits are collected.
 
     Args:
         lasts: Asked when its host is out of reach; waits for it, and then the attempt goes on from where it was.
+
+    Returns:
+        None when the end was wanted before any host was asked for it.
     """
     plan = night.planner.resolve(task, number, None)
     stages = Stages(queued_s)
@@ -267,7 +205,7 @@ async def attempt(
         if stages.watched.undecided:
             return night.left(plan, stages, stages.watched.lost)
         proven = night.diagnose(plan, stages)
-        if proven is not None and proven.shuts_route:
+        if proven is not None and proven.shuts_for_good:
             night.shut(plan.route, proven)
             route_shut(night, plan.route, proven)
         with stages.timed("collect"):
@@ -281,9 +219,8 @@ async def attempt(
         if lasts is not None and is_away(failure):
             if await lasts():
                 return await attempt(night, task, number, queued_s, lasts)
-            refused = refusal(night, task)
-            if refused is not None and not night.ledger.planned(plan.run_id):
-                return await skipped(night, task, refused)
+            if refusal(night, task) is not None and not night.ledger.planned(plan.run_id):
+                return None
         if night.undecided(plan, failure):
             return night.left(plan, stages, failure)
     run = night.report(plan, stages, failure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +14,14 @@ from prefect.states import Cancelled, Failed
 from pydantic import Field
 
 from blocks.task_form import TaskForm
-from flows.attempts import Runner, attempts, begun_before, carry_out, end_state
+from flows.attempts import begun_before, carry_out, end_state, in_slots
 from flows.cancel import finish
+from flows.limits import rooms
 from flows.prepare import Prepared, check_here, inline, prepare, record, state_directory, with_hosts
 from flows.spread import spread_out
 from overnight.failures import BadInput
 from overnight.ledger import Ledger
-from overnight.night import Night, now
-from overnight.report import RunReport
-from overnight.spec import HostSpec, TaskSpec
+from overnight.night import now
 
 
 @flow(name="batch", flow_run_name="batch {name}", on_cancellation=[finish])
@@ -70,7 +68,8 @@ async def batch(
         with ledger.held():
             if spec.spread:
                 return end_state(await spread_out(ledger, state, lock))
-            return end_state(await carry_out(ledger, _in_this_process(spec.hosts)))
+            async with rooms() as room:
+                return end_state(await carry_out(ledger, in_slots(room.slot)))
     except BadInput as error:
         return Failed(message=str(error), data=error)
 
@@ -96,16 +95,6 @@ def _recorded(
         prepared = prepare([Path(file).expanduser() for file in files], lock_path, [], os.environ)
     prepared = prepared.asked(approve=approve, spread=spread)
     return record(with_hosts(prepared), directory).batch_id
-
-
-def _in_this_process(hosts: dict[str, HostSpec]) -> Runner:
-    """Tasks as coroutines of this flow, as many at a time as their hosts have slots."""
-    slots = {host: asyncio.Semaphore(spec.slots) for host, spec in hosts.items()}
-
-    async def run(night: Night, task: TaskSpec) -> list[RunReport]:
-        return await attempts(night, task, lambda each: slots[each.route.host])
-
-    return run
 
 
 if __name__ == "__main__":

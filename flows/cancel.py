@@ -17,7 +17,7 @@ from prefect import flow, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Failed
 
-from flows.attempts import attempts, carry_out, end_state
+from flows.attempts import carry_out, end_state, in_slots
 from flows.by_hand import by_hand
 from flows.collect import collect
 from flows.part_report import hand_over
@@ -31,10 +31,8 @@ from overnight.form import name_from
 from overnight.ledger import Ledger
 from overnight.lockfile import suggest
 from overnight.morning import whereabouts
-from overnight.night import Night
 from overnight.past import Entry
-from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED, BatchReport, RunReport
-from overnight.spec import TaskSpec
+from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED, BatchReport
 from tasks.marks import BATCH_ID
 
 _LOOK_S = 0.5
@@ -57,13 +55,11 @@ async def cancel(batch_id: str, state: str = "", part: str = "") -> State[Any]:
         with ledger.held():
             if spec.spread and not part:
                 return end_state(await spread_out(ledger, state, "", ending=True))
-            return end_state(await carry_out(ledger, _followed, flow_name=f"cancel {batch_id}", ending=True))
+            return end_state(
+                await carry_out(ledger, in_slots(lambda *_: nullcontext()), flow_name=f"cancel {batch_id}", ending=True)
+            )
     except BadInput as error:
         return Failed(message=str(error), data=error)
-
-
-async def _followed(night: Night, task: TaskSpec) -> list[RunReport]:
-    return await attempts(night, task, lambda _: nullcontext())
 
 
 async def finish(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001  # Prefect's signature

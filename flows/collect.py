@@ -163,6 +163,7 @@ async def _one(round_: Round, night: Night, entry: Entry, task: TaskSpec) -> Non
     def say(state: Became, words: str) -> None:
         round_.say(night.ledger.batch_id, entry.run_id, entry.host, state, words)
 
+    task = task.on(night.ledger.route(entry.run_id) or task.route)
     place = sweep.at(round_.places, night.batch.hosts[entry.host])
     if place.failure is not None:
         say("unheard", place.failure.failure.brief)
@@ -184,8 +185,8 @@ async def _one(round_: Round, night: Night, entry: Entry, task: TaskSpec) -> Non
         if entry.handle is None:
             night.ledger.save(entry.run_id, "handle", _regained(place, entry, found))
         run = await attempt(night, task, entry.attempt, 0.0)
-        if night.ledger.outcome(run.run_id) is None:
-            say("left", f"{run.failure.brief if run.failure else ''}; it lies in {lies}")
+        if run is None or night.ledger.outcome(run.run_id) is None:
+            say("left", f"{run.failure.brief if run and run.failure else ''}; it lies in {lies}")
         else:
             why = f": {run.failure.brief}" if run.failure else ""
             say("collected", f"{run.state}{why}" + (f", {whereabouts(run)}" if run.commits else ""))

@@ -104,7 +104,7 @@ async def _visited(ledger: Ledger, *, find: bool) -> Checkup:
     night = night_of(ledger)
     desk.opened(night)
     visit = Visit(night, lockfile.load(), find=find)
-    firsts = {task.route: task for task in reversed(night.batch.tasks)}
+    firsts = {task.route: task for task in reversed(night.batch.placed)}
     try:
         looks = [ended(look(visit, host, return_state=True)) for host in night.stations]
         await asyncio.gather(*looks, *(_examined(visit, task) for task in firsts.values()))

@@ -82,7 +82,7 @@ def _narrowed(
         named = not routes or any(parts[: len(each)] == tuple(each) for each in routes)
         return named and (not hosts or route.host in hosts) and (not providers or route.provider in providers)
 
-    tasks = tuple(task for task in prepared.batch.tasks if kept(task.route))
+    tasks = tuple(task.model_copy(update={"routes": ()}) for task in prepared.batch.placed if kept(task.route))
     return replace(prepared, batch=prepared.batch.model_copy(update={"tasks": tasks}))
 
 

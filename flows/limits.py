@@ -1,10 +1,17 @@
-"""Slots that hold across workers: Prefect's global concurrency limits, held by leases."""
+"""Slots that hold across batches and workers: Prefect's global concurrency limits, held by leases.
+
+One call for a slot costs 20 ms and a thread, and a refused one waits long
+(3.8.8), so a batch asks only for as many as it really runs, and hands a slot
+on to its next task for a while before it gives it back.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
@@ -13,9 +20,8 @@ from prefect.concurrency.asyncio import (
     ConcurrencySlotAcquisitionError,
     concurrency,
 )
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-from flows.patience import patiently
 from flows.private_server import OutOfReach
 from overnight.night import Night
 from overnight.spec import TaskSpec
@@ -24,6 +30,9 @@ from overnight.spec import TaskSpec
 _LEASE_S = 60.0
 _LOOK_S = 15.0
 _AGAIN_S = 5.0
+# another batch gets its turn after this long, and a slot nobody here wants goes back at once
+_HAND_ON_S = 60.0
+_UNWANTED_S = 0.3
 
 
 def host_limit(host: str) -> str:
@@ -32,51 +41,152 @@ def host_limit(host: str) -> str:
 
 
 def provider_limit(provider: str) -> str:
-    """Name of the limit that holds what a provider allows at once; it exists where the lock or a user made it."""
+    """Name of the limit that holds what a provider allows at once; the lock gives its size, a user may change it."""
     return f"overnight-provider-{provider}"
 
 
-@asynccontextmanager
-async def room(night: Night, task: TaskSpec) -> AsyncIterator[None]:
-    """One of the host's slots and one of the provider's, shared with everybody on this Prefect server.
+@dataclass
+class _Lease:
+    """One slot of each limit in `names`, kept by a task of its own, since Prefect gives it back where it was taken."""
 
-    Waits until both are free; an interrupted batch waits no longer, and what
-    already runs on its host needs no slot to be ended. The safety device is
-    the host's own list of runs; a lease that is lost meanwhile stops nothing.
-    """
-    host = task.route.host
-    await patiently(lambda: _make(host_limit(host), night.batch.hosts[host].slots))
-    names = [host_limit(host), provider_limit(task.route.provider)]
-    while not night.interrupted.is_set():
-        entered = left = False
+    names: tuple[str, ...]
+    since: float = field(default_factory=time.monotonic)
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    given_back: asyncio.Event = field(default_factory=asyncio.Event)
+    keeper: asyncio.Task[None] | None = None
+
+    async def keep(self) -> None:
+        entered = False
         try:
             async with concurrency(
-                names, timeout_seconds=_LOOK_S, lease_duration=_LEASE_S, raise_on_lease_renewal_failure=False
+                list(self.names),
+                timeout_seconds=_LOOK_S,
+                lease_duration=_LEASE_S,
+                raise_on_lease_renewal_failure=False,
             ):
                 entered = True
-                yield
-                left = True
-        except AcquireConcurrencySlotTimeoutError:
+                self.held.set()
+                await self.given_back.wait()
+        except (OutOfReach, ConcurrencySlotAcquisitionError) as error:
             if not entered:
-                continue
-            raise
-        except ConcurrencySlotAcquisitionError as error:  # the API is away, or the limit is 0
-            if entered:
                 raise
-            get_run_logger().warning("no slot yet: %s", error.__cause__ or error)
-            await asyncio.sleep(_AGAIN_S)
-            continue
-        except OutOfReach:
-            if not left:  # giving the slot back may fail; its lease ends by itself
-                raise
-        return
-    yield
+            # giving it back may fail; then the lease ends by itself
+            get_run_logger().warning("a slot could not be given back: %s", error)
 
 
-async def _make(name: str, slots: int) -> None:
-    """See that the limit is there and as large as asked for."""
-    async with get_client() as client:
+class Room:
+    """The slots of one batch: one of the host's and one of the provider's for each attempt.
+
+    The safety device is the host's own list of runs, and within this batch its
+    schedule; a lease that is lost meanwhile stops nothing, and while Prefect
+    cannot be asked the batch goes on by its own count.
+    """
+
+    def __init__(self) -> None:
+        self._spare: dict[tuple[str, ...], list[_Lease]] = {}
+        self._made: dict[str, asyncio.Task[None]] = {}
+
+    @asynccontextmanager
+    async def slot(self, night: Night, task: TaskSpec) -> AsyncIterator[None]:
+        """Waits until both are free; a task that shall end waits no longer, and what already runs needs no slot."""
+        host, provider = task.route.host, task.route.provider
+        names = (host_limit(host), provider_limit(provider))
+        await self._ready(names[0], night.batch.hosts[host].slots, exactly=True)
+        if (allowed := night.lock.concurrency().get(provider)) is not None:
+            await self._ready(names[1], allowed, exactly=False)
+        spare = self._spare.setdefault(names, [])
+        lease = spare.pop() if spare else await self._taken(night, task, names)
         try:
-            await client.upsert_global_concurrency_limit_by_name(name, slots)
-        except ObjectAlreadyExists:  # another worker made it in the same moment
-            await client.upsert_global_concurrency_limit_by_name(name, slots)
+            yield
+        finally:
+            if lease is not None:
+                self._hand_on(lease)
+
+    async def _taken(self, night: Night, task: TaskSpec, names: tuple[str, ...]) -> _Lease | None:
+        """A new lease; None when the task shall end, or Prefect is away."""
+        while night.wish(task.id) is None:
+            lease = _Lease(names)
+            lease.keeper = asyncio.create_task(lease.keep())
+            holds = asyncio.create_task(lease.held.wait())
+            await asyncio.wait({lease.keeper, holds}, return_when=asyncio.FIRST_COMPLETED)
+            holds.cancel()
+            if lease.held.is_set():
+                return lease
+            error = lease.keeper.exception()
+            if isinstance(error, AcquireConcurrencySlotTimeoutError):
+                continue
+            refused = isinstance(error, ConcurrencySlotAcquisitionError)
+            if error is not None and not refused and not isinstance(error, OutOfReach):
+                raise error
+            get_run_logger().warning("no slot from Prefect: %s", (error and error.__cause__) or error)
+            if _is_away(error):
+                return None
+            await asyncio.sleep(_AGAIN_S)  # a limit of 0: somebody wants nothing to start
+        return None
+
+    def _hand_on(self, lease: _Lease) -> None:
+        """Keep it for the next task a moment, unless others had to wait for it long enough."""
+        if time.monotonic() - lease.since > _HAND_ON_S:
+            lease.given_back.set()
+            return
+        spare = self._spare[lease.names]
+        spare.append(lease)
+
+        def unwanted() -> None:
+            if lease in spare:
+                spare.remove(lease)
+                lease.given_back.set()
+
+        asyncio.get_running_loop().call_later(_UNWANTED_S, unwanted)
+
+    async def _ready(self, name: str, slots: int, *, exactly: bool) -> None:
+        """See once a batch that the limit is there."""
+        if name not in self._made:
+            self._made[name] = asyncio.create_task(_make(name, slots, exactly=exactly))
+        await self._made[name]
+
+    async def close(self) -> None:
+        """Give everything back that is not in use."""
+        keepers = []
+        for spare in self._spare.values():
+            for lease in spare:
+                lease.given_back.set()
+                keepers.append(lease.keeper)
+            spare.clear()
+        await asyncio.gather(*(each for each in keepers if each is not None), return_exceptions=True)
+
+
+def _is_away(error: BaseException | None) -> bool:
+    return isinstance(error, OutOfReach) or isinstance(error and error.__cause__, OutOfReach)
+
+
+async def _make(name: str, slots: int, *, exactly: bool) -> None:
+    """See that the limit is there, and as large as asked for if `exactly`; without Prefect's server, do nothing."""
+
+    async def make() -> None:
+        async with get_client() as client:
+            if not exactly:
+                try:
+                    await client.read_global_concurrency_limit_by_name(name)
+                    return
+                except ObjectNotFound:
+                    pass
+            try:
+                await client.upsert_global_concurrency_limit_by_name(name, slots)
+            except ObjectAlreadyExists:  # another worker made it in the same moment
+                await client.upsert_global_concurrency_limit_by_name(name, slots)
+
+    try:
+        await make()
+    except OutOfReach as error:
+        get_run_logger().warning("Prefect does not answer, slots are counted here alone: %s", error)
+
+
+@asynccontextmanager
+async def rooms() -> AsyncIterator[Room]:
+    """The slots of a batch, given back at its end."""
+    room = Room()
+    try:
+        yield room
+    finally:
+        await room.close()

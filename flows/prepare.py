@@ -12,7 +12,7 @@ from pathlib import Path
 from blocks.forge_credentials import load_forge
 from blocks.hosts import load_hosts
 from blocks.task_form import TaskForm
-from flows.attempts import decided
+from flows.conduct import decided
 from flows.state import state_directory as state_directory
 from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput, FailureError
@@ -102,6 +102,8 @@ def checked_plans(batch: BatchSpec, lock: ProviderLock, path: Path, batch_id: st
         BadInput: with field and mend.
     """
     batch_id = batch_id or f"{batch.name}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    tasks = tuple(task.on(task.ordered(batch_id)[0]) for task in batch.tasks)
+    batch = batch.model_copy(update={"tasks": tasks})
     prepared = Prepared(batch, batch_id, lock, path)
     _ = prepared.plans
     return prepared
@@ -146,7 +148,7 @@ def check_here(ledger: Ledger, environ: Mapping[str, str]) -> None:
             problem = f"there is no git repository {task.repo} on this machine"
             mend = "Bring it to that very path (a clone or a link will do), then go on"
             raise BadInput(where, f"tasks.{task.id}.repo", problem, mend) from None
-    used = {task.route.host for task in undecided}
+    used = {route.host for task in undecided for route in (task.route, *task.routes)}
     for name, host in batch.hosts.items():
         if name in used and host.key_file is not None and not os.path.isfile(host.key_file):
             mend = f"Put a private key there that {name} lets in, then go on"
@@ -154,7 +156,14 @@ def check_here(ledger: Ledger, environ: Mapping[str, str]) -> None:
 
 
 def _check_spread(batch: BatchSpec) -> None:
-    """Workers on other machines must mean the same host, and know it by its key."""
+    """Workers on other machines must mean the same host, and know it by its key; each knows its own task alone."""
+    for task in batch.tasks if batch.spread else ():
+        if len(task.routes) > 1:
+            mend = "Give it one route, or leave spread out: a flow run of its own has one host and one route"
+            raise BadInput(batch.source, f"{task.field}.route", "is several routes, and spread is on", mend)
+        if task.stacked:
+            mend = "Leave spread out: what another worker collected is in its own repository"
+            raise BadInput(batch.source, f"{task.field}.stacked", "is on, and so is spread", mend)
     for name, host in batch.hosts.items() if batch.spread else ():
         if host.kind == "local":
             mend = "Give it by address and user: for another worker, local is another machine"

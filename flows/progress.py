@@ -57,7 +57,7 @@ class Progress:
         with self._lock:
             age = time.monotonic() - self._began
             self._rows[where] = (stage, words, age)
-            lasting = stage in ("done", "preflight", "route", "link", "batch")
+            lasting = stage in ("done", "preflight", "route", "breaker", "link", "batch")
             if lasting or not self._console.is_terminal:
                 line = Text.assemble((f"{age:7.1f} s  ", "dim"), (f"{where}  ", "bold"), f"{stage}: ")
                 line.append(words, _colour(words))
@@ -78,7 +78,7 @@ class Progress:
         table = Table(box=None, pad_edge=False, show_header=False)
         now = time.monotonic() - self._began
         for where, (stage, words, at) in list(self._rows.items()):
-            if stage in ("preflight", "route", "link", "batch"):
+            if stage in ("preflight", "breaker", "link", "batch"):
                 continue
             shown = words if len(words) < 70 else words[:69] + "…"
             table.add_row(Text(where, "bold"), stage, Text(shown, _colour(words)), Text(f"{now - at:.0f} s ago", "dim"))

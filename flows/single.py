@@ -15,9 +15,9 @@ from prefect.states import Failed
 from pydantic import Field
 
 from blocks.ssh_host import SSHHost
-from flows.attempts import attempts, begun_before, carry_out, end_state
+from flows.attempts import begun_before, carry_out, end_state, in_slots
 from flows.cancel import finish
-from flows.limits import room
+from flows.limits import rooms
 from flows.part_report import hand_over
 from flows.prepare import check_forges, checked, record, state_directory
 from overnight import batchfile, layers, lockfile
@@ -25,9 +25,7 @@ from overnight.failures import BadInput
 from overnight.form import PARAMETERS, REPO_SHAPE, choices, chosen, name_from
 from overnight.handover import Deliver, Guards
 from overnight.ledger import Ledger
-from overnight.night import Night
-from overnight.report import RunReport
-from overnight.spec import AUTHOR, Limits, TaskSpec
+from overnight.spec import AUTHOR, Limits
 
 # read once, when the form is made; a flow run reads the lock that it is given
 _ROUTES = choices(layers.in_use(None, os.environ))
@@ -122,7 +120,8 @@ async def _carry_out(
         ledger = _ledger(directory, task, hosts, author, lock_path, again, part_of)
         ledger.reopen()
         with ledger.held():
-            report = await carry_out(ledger, _in_a_slot, flow_name=_named(), probed=bool(part_of))
+            async with rooms() as room:
+                report = await carry_out(ledger, in_slots(room.slot), flow_name=_named(), probed=bool(part_of))
     except BadInput as error:
         field = error.field.removeprefix("tasks[0].")  # here there is one task, and its fields are the form's
         shown = BadInput(error.where, field, error.problem, error.mend)
@@ -160,7 +159,3 @@ def _check_id(batch_id: str) -> None:
     """It becomes a folder's name."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", batch_id):
         raise BadInput(PARAMETERS, "part_of", f"{batch_id!r} is no batch id", "Leave it empty; batches set it")
-
-
-async def _in_a_slot(night: Night, task: TaskSpec) -> list[RunReport]:
-    return await attempts(night, task, lambda each: room(night, each))

@@ -30,10 +30,12 @@ from prefect.states import Cancelling, Crashed
 from prefect.utilities.urls import url_for
 from prefect.variables import Variable
 
-from flows.attempts import carry_out, decided, refusal, skipped
+from flows.attempts import carry_out
+from flows.conduct import Conductor
 from flows.part_report import late_report, report_of
 from flows.patience import patiently
 from flows.private_server import OutOfReach
+from overnight.decisions import Start
 from overnight.delivery import merges_into
 from overnight.failures import BadInput, Evidence, FailureKind, fail
 from overnight.form import choice_of
@@ -71,14 +73,13 @@ async def spread_out(ledger: Ledger, state: str, lock: str, *, ending: bool = Fa
     await find_unit()
     spec, _ = ledger.reopen()
     at_once = int(str(await Variable.aget(AT_ONCE, default=len(spec.tasks))))
-    room = {host: asyncio.Semaphore(each.slots) for host, each in spec.hosts.items()}
-    children = Children({"state": state, "lock": lock}, asyncio.Semaphore(at_once), room)
+    children = Children({"state": state, "lock": lock}, asyncio.Semaphore(at_once))
 
-    async def run(night: Night, task: TaskSpec) -> list[RunReport]:
+    async def carry(night: Night, task: TaskSpec, _start: Start, conductor: Conductor) -> list[RunReport]:
         async with children.watched(night):
-            return await children.run(night, task)
+            return await children.run(night, task, conductor)
 
-    return await carry_out(ledger, run, ending=ending)
+    return await carry_out(ledger, carry, ending=ending, whole=True)
 
 
 async def find_unit() -> None:
@@ -114,12 +115,9 @@ class _Child:
 class Children:
     """The flow runs of one batch. One watcher looks after all of them, whatever their number."""
 
-    def __init__(
-        self, same_for_all: dict[str, Any], at_once: asyncio.Semaphore, room: dict[str, asyncio.Semaphore]
-    ) -> None:
+    def __init__(self, same_for_all: dict[str, Any], at_once: asyncio.Semaphore) -> None:
         self._same_for_all = same_for_all
         self._at_once = at_once
-        self._room = room
         self._waiting: dict[UUID, _Child] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._users = 0
@@ -140,18 +138,14 @@ class Children:
                 with suppress(asyncio.CancelledError):
                     await watcher
 
-    async def run(self, night: Night, task: TaskSpec) -> list[RunReport]:
+    async def run(self, night: Night, task: TaskSpec, conductor: Conductor) -> list[RunReport]:
         """The attempts of a task, made by flow runs of its own. One of an earlier start is found again."""
-        runs = night.ledger.attempts(task.id)
-        if decided(runs, task):
-            return runs
         async with AsyncExitStack() as slots:
-            for slot in (self._room[task.route.host], self._at_once):
-                await slots.enter_async_context(slot)
+            await slots.enter_async_context(self._at_once)
+            slots.callback(conductor.schedule.rests, task.id)
             launch, child = await patiently(partial(_last_launch, night, task))
-            refused = refusal(night, task)
-            if refused is not None and child is None:
-                return [await skipped(night, task, refused)]
+            if child is None and conductor.against(task) is not None:
+                return []
             while True:
                 child = child or await self._launch(night, task, launch)
                 ended = await self._ended(task.id, child, slots)
@@ -294,8 +288,8 @@ def _take(night: Night, task: TaskSpec, report: BatchReport) -> list[RunReport]:
     for run in report.runs:
         ours = run.run_id == f"{night.ledger.batch_id}.{task.id}.{run.attempt}"
         if ours and not run.left_running:
-            night.decide(run)
-        if run.failure is not None and run.failure.shuts_route:
+            night.decide(run.model_copy(update={"failure": night.ends.named(task.id, run.failure)}))
+        if run.failure is not None and run.failure.shuts_for_good:
             night.shut(task.route, run.failure)
     return list(report.runs)
 

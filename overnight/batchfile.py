@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from overnight.choice import RouteSpec
+from overnight.deadline import deadline_at
 from overnight.failures import BadInput
 from overnight.handover import Deliver, Guards
 from overnight.keyshape import KEY_VARIABLES
 from overnight.lockfile import suggest
 from overnight.route import Route
+from overnight.sequence import check_sequence
 from overnight.spec import BatchFile, BatchSpec, HostSpec, Limits, TaskEntry, TaskSpec, is_url
 from overnight.yamlfile import fits, parse, read_text
 
@@ -25,6 +29,7 @@ M = TypeVar("M", bound=BaseModel)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 # keys of providers are in the environment too, and what stands in a batch file reaches argv, records and logs
 _VERBATIM = ("instruction", "verify")
+_OF_THE_BATCH = ("schema", "name", "author", "spread", "deadline", "wrap_up_s", "hosts")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$(.*)", re.DOTALL | re.MULTILINE)
 # a password in any URL; in http also a user alone, which is how access tokens are written
 _CREDENTIALS = re.compile(r"://[^/@]*:[^/]*@|^https?://[^/]*@", re.IGNORECASE)
@@ -77,21 +82,32 @@ def complete(raw: dict[str, Any], source: str, folder: Path, variables: Mapping[
     Raises:
         BadInput: as `load`.
     """
+    batch = _completed(raw, source, folder, variables)
+    check_sequence(batch.tasks, source)
+    return batch
+
+
+def _completed(raw: dict[str, Any], source: str, folder: Path, variables: Mapping[str, str]) -> BatchSpec:
+    """The same, before it is known what its tasks come after: that may stand in another file."""
     try:
         batch = BatchFile.model_validate(_expanded(raw, variables, source))
     except ValidationError as error:
         raise bad_input(error, source, BatchFile) from None
     tasks = tuple(_task(entry, i, batch, source, folder) for i, entry in enumerate(batch.tasks))
     _check_ids(tasks, source)
+    if batch.deadline is not None:
+        deadline_at(batch.deadline, datetime.now(UTC), source)
     hosts = {name: _with_paths(host, source, f"hosts.{name}", folder) for name, host in batch.hosts.items()}
-    said = {name: getattr(batch, name) for name in ("name", "author", "spread", "budget", "peak")}
-    return BatchSpec(source=source, hosts=hosts, tasks=tasks, **said)
+    same = {
+        name: getattr(batch, name) for name in ("name", "author", "spread", "budget", "peak", "deadline", "wrap_up_s")
+    }
+    return BatchSpec(**same, source=source, hosts=hosts, tasks=tasks)
 
 
 def _load_markdown(file: Path, variables: Mapping[str, str]) -> BatchSpec:
     """A batch of the one task that a Markdown file holds; its fields are called by the file's name."""
     try:
-        batch = complete(_from_markdown(file), str(file), file.parent, variables)
+        batch = _completed(_from_markdown(file), str(file), file.parent, variables)
     except BadInput as error:
         field = error.field.replace("tasks[0]", file.name)
         raise BadInput(error.where, field, error.problem, error.mend) from error
@@ -109,31 +125,40 @@ def _from_markdown(file: Path) -> dict[str, Any]:
     for key in ("instruction", "instruction_file"):
         if key in meta:
             raise BadInput(str(file), key, "stands beside a body", "Write the instruction below the front matter")
-    batch = {key: meta.pop(key) for key in ("schema", "name", "author", "spread", "hosts") if key in meta}
+    batch = {key: meta.pop(key) for key in _OF_THE_BATCH if key in meta}
     task = {"id": file.stem.lower(), **meta, "instruction": found[2]}
-    route = task.get("route")
-    host = route.get("host") if isinstance(route, dict) else None
     hosts = batch.get("hosts", {})
-    if isinstance(host, str) and isinstance(hosts, dict) and host not in hosts:
-        batch["hosts"] = {**hosts, host: {"block": host}}
+    for host in _hosts_of(task.get("route")):
+        if isinstance(hosts, dict) and host not in hosts:
+            batch["hosts"] = hosts = {**hosts, host: {"block": host}}
     return {"name": "batch", **batch, "tasks": [task]}
+
+
+def _hosts_of(route: object) -> list[str]:
+    """The hosts that a route as written names, in whatever shape."""
+    if isinstance(route, list):
+        return [host for part in route for host in _hosts_of(part)]
+    if not isinstance(route, dict):
+        return []
+    return [host for host in [route.get("host")] if isinstance(host, str)] + _hosts_of(route.get("any_of"))
 
 
 def _merged(parts: Sequence[BatchSpec], files: Sequence[Path]) -> BatchSpec:
     """One batch of several. What only one of them says holds for all; what two say must agree."""
     said: dict[str, Any] = {}
-    usual = {"name": "batch", "author": BatchFile.model_fields["author"].default}
+    usual = {"name": "batch", **{f: BatchFile.model_fields[f].default for f in ("author", "deadline", "wrap_up_s")}}
     for file, part in zip(files, parts, strict=True):
         hosts = {f"hosts.{name}": host for name, host in part.hosts.items() if host != HostSpec(block=name)}
-        for field, value in {"name": part.name, "author": part.author, **hosts}.items():
+        whole = {name: getattr(part, name) for name in ("name", "author", "deadline", "wrap_up_s")}
+        for field, value in {**whole, **hosts}.items():
             if value != usual.get(field) and said.setdefault(field, value) != value:
                 raise BadInput(str(file), field, "differs from an earlier file", "Write it once")
     source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     tasks = tuple(task for part in parts for task in part.tasks)
     _check_ids(tasks, source)
+    check_sequence(tasks, source)
     return BatchSpec(
-        name=said.get("name", usual["name"]),
-        author=said.get("author", usual["author"]),
+        **{name: said.get(name, value) for name, value in usual.items()},
         spread=any(part.spread for part in parts),
         source=source,
         hosts={name: said.get(f"hosts.{name}", host) for part in parts for name, host in part.hosts.items()},
@@ -183,7 +208,7 @@ def bad_input(error: ValidationError, source: str, model: type[BaseModel], prefi
     first = error.errors(include_input=False, include_url=False)[0]
     loc = [part for part in first["loc"] if part != "[key]"]  # pydantic's mark for the key of a mapping
     field = prefix + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc)
-    field = field.lstrip(".") or "file"
+    field = field.lstrip(".").replace(".in_order[", "[") or "file"
     if first["type"] == "extra_forbidden":
         return BadInput(source, field, "unknown key", suggest(str(loc[-1]), _keys_at(model, loc[:-1])))
     problem = first["msg"].removeprefix("Value error, ")
@@ -217,7 +242,7 @@ def _task(entry: TaskEntry, index: int, batch: BatchFile, source: str, folder: P
         repo=repo if is_url(repo) else str(_resolved(repo, source, f"{field}.repo", folder)),
         base=entry.base or below.base or "HEAD",
         instruction=_instruction(entry, field, source, folder),
-        route=_route(entry, field, batch, source),
+        **_routes(entry, field, batch, source),
         limits=_merged_below(Limits, "limits", entry, field, batch, source),
         verify=(below.verify if entry.verify is None else entry.verify) or None,
         ask_for_commit=_first(entry.ask_for_commit, below.ask_for_commit, True),
@@ -226,6 +251,10 @@ def _task(entry: TaskEntry, index: int, batch: BatchFile, source: str, folder: P
         verify_twice=_first(entry.verify_twice, below.verify_twice, False),
         guards=_merged_below(Guards, "guards", entry, field, batch, source),
         deliver=_merged_below(Deliver, "deliver", entry, field, batch, source),
+        feed_back=_first(entry.feed_back, below.feed_back, False),
+        priority=next(n for n in (entry.priority, below.priority, 0) if n is not None),
+        after=entry.after,
+        stacked=entry.stacked,
         field=field,
     )
 
@@ -234,15 +263,31 @@ def _first(*answers: bool | None) -> bool:
     return next(answer for answer in answers if answer is not None)
 
 
-def _route(entry: TaskEntry, field: str, batch: BatchFile, source: str) -> Route:
-    route = entry.route.over(batch.defaults.route)
+def _routes(entry: TaskEntry, field: str, batch: BatchFile, source: str) -> dict[str, Any]:
+    """Where a task may go, as `TaskSpec` holds it."""
+    mine, below = entry.route, batch.defaults.route
+    if mine.parts:
+        parts, weighted = [part.over(below.alone) for part in mine.parts], mine.any_of
+    elif below.parts:
+        parts, weighted = [mine.alone.over(part) for part in below.parts], below.any_of
+    else:
+        return {"route": _route(mine.alone.over(below.alone), f"{field}.route", batch, source)}
+    place = f"{field}.route{'.any_of' if weighted else ''}"
+    found = tuple(_route(part, f"{place}[{i}]", batch, source) for i, part in enumerate(parts))
+    for i, route in enumerate(found):
+        if route in found[:i]:
+            raise BadInput(source, f"{place}[{i}]", f"is {route} once more", "Write each route once")
+    return {"route": found[0], "routes": found, "weights": tuple(part.weight for part in weighted)}
+
+
+def _route(route: RouteSpec, field: str, batch: BatchFile, source: str) -> Route:
     for name in Route.model_fields:
         if getattr(route, name) is None:
             mend = f"Write it here or in defaults.route.{name}"
-            raise BadInput(source, f"{field}.route.{name}", "is missing", mend)
+            raise BadInput(source, f"{field}.{name}", "is missing", mend)
     if route.host not in batch.hosts:
         near = suggest(str(route.host), batch.hosts)
-        raise BadInput(source, f"{field}.route.host", f"unknown host {route.host!r}", near)
+        raise BadInput(source, f"{field}.host", f"unknown host {route.host!r}", near)
     return Route(**route.model_dump())
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.ledger import write
 
 _LOOK_S = 1.0
@@ -19,12 +20,16 @@ _WHOLE = "cancel.json"
 _TASKS = "cancel"
 
 
-def ask_end(directory: Path, task_id: str, by: str) -> None:
-    """Ask for the end of one task of the batch recorded in `directory`, of all when `task_id` is empty. Idempotent."""
+def ask_end(directory: Path, task_id: str, by: str, deadline: str = "") -> None:
+    """Ask for the end of one task of the batch recorded in `directory`, of all when `task_id` is empty. Idempotent.
+
+    Args:
+        deadline: Of the batch, when it is that which asks.
+    """
     path = directory / _TASKS / f"{task_id}.json" if task_id else directory / _WHOLE
     path.parent.mkdir(exist_ok=True)
     if not path.exists():
-        asked = {"schema": 1, "at": datetime.now(UTC).isoformat(timespec="seconds"), "by": by}
+        asked = {"schema": 1, "at": datetime.now(UTC).isoformat(timespec="seconds"), "by": by, "deadline": deadline}
         write(path, json.dumps(asked))
 
 
@@ -46,11 +51,25 @@ class Ends:
 
     def words(self, task_id: str) -> str:
         """Who asked for it and when, of the task or else of the batch; empty when nobody did."""
+        asked = self._wish(task_id)
+        return f"{asked['by']} asked for its end at {asked['at']}" if asked else ""
+
+    def _wish(self, task_id: str) -> dict[str, str] | None:
         for path in (self._directory / _TASKS / f"{task_id}.json", self._directory / _WHOLE):
             if path.exists():
-                asked = json.loads(path.read_text(encoding="utf-8"))
-                return f"{asked['by']} asked for its end at {asked['at']}"
-        return ""
+                found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+                return found
+        return None
+
+    def named(self, task_id: str, failure: Failure | None) -> Failure | None:
+        """The failure of a cancelled run with who asked for it: a person, or the deadline of the night."""
+        if failure is None or failure.kind is not FailureKind.CANCELLED:
+            return failure
+        asked = self._wish(task_id)
+        if asked and asked.get("deadline"):
+            late = Evidence(source="clock", seen=f"{asked['deadline']}; ended at {asked['at']}")
+            return fail(FailureKind.DEADLINE, late, *failure.evidence)
+        return failure.also(Evidence(source="host", seen=self.words(task_id))) if asked else failure
 
     def served(self) -> None:
         """The whole batch has ended: a later start of it is a new wish. What was asked of single tasks stays."""

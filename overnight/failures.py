@@ -157,7 +157,7 @@ RULES: dict[FailureKind, Rule] = {
     _K.NO_COMMIT: Rule(_F.WORK, _R.FRESH, False, "the agent ended well and committed nothing",
         "sharpen the instruction; see leftovers for work that was not committed",
         _by("git"), "commits counted since the base: none"),
-    _K.VERIFY_FAILED: Rule(_F.WORK, _R.NEVER, False, "the commits are here, the check failed on them",
+    _K.VERIFY_FAILED: Rule(_F.WORK, _R.FRESH, False, "the commits are here, the check failed on them",
         "see the tail of the check's output",
         _by("exit"), "how the check ended on the commits"),
     _K.WORKSPACE: Rule(_F.SETUP, _R.NEVER, False, "the repository could not be brought to the host",
@@ -172,6 +172,12 @@ RULES: dict[FailureKind, Rule] = {
     _K.CANCELLED: Rule(_F.OURS, _R.NEVER, False, "somebody stopped the run",
         "start the task again when you want it",
         _by("host"), "who stopped it, and when"),
+    _K.DEADLINE: Rule(_F.OURS, _R.NEVER, False, "the night was over before the task was",
+        "start the task again, or give the batch a later deadline",
+        _by("clock"), "the deadline, and what it found the task at"),
+    _K.PREDECESSOR: Rule(_F.OURS, _R.NEVER, False, "a task it comes after did not end well",
+        "mend the task the evidence names; then start both again",
+        _by("host"), "how the task it comes after ended"),
     _K.INTERNAL: Rule(_F.OURS, _R.NEVER, False, "a fault in overnight itself",
         "report it with the traceback in the flow run's log; --resume goes on with this batch",
         _by("host"), "the error, with the place in our code"),
@@ -233,6 +239,10 @@ class Failure(BaseModel):
     @property
     def shuts_route(self) -> bool:
         return RULES[self.kind].shuts_route
+
+    @property
+    def shuts_for_good(self) -> bool:
+        return self.shuts_route and self.retry is Retry.NEVER  # a used-up window opens by itself
 
     def also(self, *seen: Evidence) -> Failure:
         """The same failure with more that was seen; what proves it stays first."""

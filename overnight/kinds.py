@@ -102,6 +102,8 @@ class FailureKind(StrEnum):
     COLLECT_FAILED = "collect-failed"
     LOST = "lost"
     CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    PREDECESSOR = "predecessor"
     INTERNAL = "internal"
     UNKNOWN = "unknown"
 

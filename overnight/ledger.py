@@ -29,6 +29,7 @@ from overnight.failures import BadInput
 from overnight.handle import RunHandle
 from overnight.lockfile import suggest
 from overnight.report import RunReport
+from overnight.route import Route
 from overnight.spec import BatchSpec
 from overnight.stop import Stop
 
@@ -125,6 +126,13 @@ class Ledger:
     def planned(self, run_id: str) -> bool:
         """Whether the host may have been asked for this run already; the plan is written just before."""
         return (self.directory / "runs" / run_id / "plan.json").exists()
+
+    def route(self, run_id: str) -> Route | None:
+        """The route a run was planned on; None when none was."""
+        path = self.directory / "runs" / run_id / "plan.json"
+        if not path.exists():
+            return None
+        return Route.model_validate(json.loads(path.read_text(encoding="utf-8"))["route"])
 
     def handle(self, run_id: str) -> RunHandle | None:
         return _read(self.directory / "runs" / run_id / "handle.json", RunHandle)

@@ -119,6 +119,7 @@ def run_markdown(run: RunReport) -> str:
         lines += [*(f"- {words}" for words in handed(run.handed)), ""]
     if run.failure:
         lines += [*_failure_lines(run.failure), ""]
+    lines += [line for each in run.passed_over for line in (_sentence(str(each)), "")]
     if run.monitor and run.monitor.rule:
         running = "; ".join(f"`{command}`" for command in run.monitor.running) or "nothing that could be seen"
         lines += [f"Ended by the rule {run.monitor.rule} at {run.monitor.at_s:.0f} s, running: {running}.", ""]
@@ -147,7 +148,7 @@ def summary(report: BatchReport, directory: Path, pages: str | None) -> str:
         if route.failure is not None:
             lines.append(f"route {route.state}: {route.harness} on {route.host}, {route.model} of {route.provider}")
     for run in last_attempts(report.runs):
-        if run.commits or run.leftovers or run.left_running:
+        if run.commits or run.leftovers or run.left_running or run.passed_over:
             lines += _task_lines(run)
     for heading, mending in who_must_act(report):
         lines += [heading, *(f"  {words}" for words in mending)]
@@ -183,7 +184,12 @@ def _task_lines(run: RunReport) -> list[str]:
     if run.leftovers:
         lines.append(f"  {many(run.leftovers.count, 'file')} not committed, saved as {run.leftovers.ref}")
     because = f", {run.failure.kind}" if run.failure and not run.left_running else ""
+    lines += [f"  {each}" for each in run.passed_over]
     return [f"{run.task_id}: {state}{because}", *lines]
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _failure_lines(failure: Failure) -> list[str]:

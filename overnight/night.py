@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,6 @@ from pathlib import Path
 from overnight.collected import Collected
 from overnight.ends import Ends
 from overnight.failures import BadInput, Evidence, Failure, FailureError, FailureKind, Family, HostError, Retry, fail
-from overnight.follow import LinkState
 from overnight.git import bare
 from overnight.guard import Guard
 from overnight.handle import RunHandle
@@ -28,13 +28,13 @@ from overnight.morning import many
 from overnight.plan import Planner, RunPlan
 from overnight.preflight import QUESTION, Checked, Question, check, reprobes
 from overnight.redact import fingerprint
-from overnight.report import RouteReport, RunReport, State, Verify
+from overnight.report import PassedOver, RouteReport, RunReport, State, Verify
 from overnight.route import Route
 from overnight.scrutiny import judge
 from overnight.spec import BatchSpec, TaskSpec
 from overnight.spending import Spending
 from overnight.stages import Stages, Watched, diagnose, never_started, run_report, starvation, state_after
-from overnight.station import Interrupt, Station
+from overnight.station import Interrupt, Station, link_words
 from overnight.verify import verify
 from overnight.watch import Watch
 from overnight.workspace import home_of
@@ -72,13 +72,15 @@ class Night:
         self.interrupt: Interrupt | None = None
         self.ends = Ends(ledger.directory)
         self.checked: dict[Route, Checked] = {}
+        self.came_through: Callable[[str], None] = lambda _: None
+        self.passed_over: dict[str, tuple[PassedOver, ...]] = {}
         self._reveal = reveal
         self.search_path = search_path
         self._lock = threading.Lock()
         self._keys: dict[str, str] = {}
         self._fingerprints: dict[str, str] = {}
         used = {route.host for route in batch.routes}
-        self.stations = {n: Station(n, s, self._link(n)) for n, s in batch.hosts.items() if n in used}
+        self.stations = {n: Station(n, s, link_words(n, tell)) for n, s in batch.hosts.items() if n in used}
 
     def preflight(self, task: TaskSpec) -> Checked:
         """Probe the route of a task, once per batch.
@@ -123,13 +125,17 @@ class Night:
     def shut(self, route: Route, failure: Failure) -> None:
         """Close a route for the rest of the batch, because a run proved what is wrong with it."""
         with self._lock:
-            before = self.checked[route]
-            if before.failure is not None:
+            if self.checked[route].failure is not None:
                 return
-            self.checked[route] = Checked(
-                route, before.seconds, failure, before.executable, before.version, before.notes
-            )
+            self.checked[route] = replace(self.checked[route], failure=failure)
         self.tell(str(route), "route", f"SHUT by a run: {failure.brief}")
+
+    def reopen(self, route: Route) -> None:
+        """A window that preflight found used up has opened again: a run came through."""
+        with self._lock:
+            found = self.checked[route]
+            if found.failure is not None and not found.failure.shuts_for_good:
+                self.checked[route] = replace(found, failure=None, notes=(*found.notes, f"was: {found.failure.brief}"))
 
     def stop(self, how: Interrupt) -> None:
         """Tell every stage that the batch is interrupted; `cancel` overrules `detach`, never the other way round."""
@@ -213,8 +219,10 @@ class Night:
 
     def monitor(self, plan: RunPlan) -> Watched:
         """Follow a run until it ends, is stopped for a cause, or this process is told to leave it."""
-        watch = Watch(plan, self.harnesses[plan.route.harness], self.lock.providers[plan.route.provider].errors)
-        task = next(task for task in self.batch.tasks if task.id == plan.task_id)
+        provider = self.lock.providers[plan.route.provider]
+        spoke = partial(self.came_through, plan.task_id)
+        watch = Watch(plan, self.harnesses[plan.route.harness], provider.errors, came_through=spoke)
+        task = next(task for task in self.batch.tasks if task.id == plan.task_id).on(plan.route)
         station, key = self.stations[plan.route.host], self.key(plan.route.provider)
         asked_again = reprobes(lambda: self._question(task), station, key, lambda: watch.age_s)
         guard = Guard(watch, asked_again, spends=self.spending.over(watch))
@@ -265,8 +273,7 @@ class Night:
         failure = self.diagnose(plan, stages)
         if error is not None:
             failure = failure.also(*error.evidence) if failure else starvation(plan, stages, error) or error
-        if failure is not None and failure.kind is FailureKind.CANCELLED and (asked := self.ends.words(plan.task_id)):
-            failure = failure.also(Evidence(source="host", seen=asked))
+        failure = self.ends.named(plan.task_id, failure)
         return self._report(plan, stages, state_after(failure), failure)
 
     def undecided(self, plan: RunPlan, error: Failure) -> bool:
@@ -298,7 +305,8 @@ class Night:
 
     def _report(self, plan: RunPlan, stages: Stages, state: State, failure: Failure | None) -> RunReport:
         log, credential = str(self.ledger.run_dir(plan.run_id)), self._fingerprints.get(plan.route.provider)
-        return self.spending.priced(run_report(plan, stages, state, failure, log, credential), plan, stages)
+        run = self.spending.priced(run_report(plan, stages, state, failure, log, credential), plan, stages)
+        return run.model_copy(update={"passed_over": self.passed_over.get(plan.run_id, ())})
 
     def decide(self, run: RunReport) -> None:
         """Write an attempt's outcome down. From here on it is never run again."""
@@ -328,19 +336,6 @@ class Night:
             notes=found.notes if found else (),
             failure=failure,
         )
-
-    def _link(self, host: str) -> Callable[[LinkState], None]:
-        was_down = threading.Event()
-
-        def say(state: LinkState) -> None:
-            if not state.up:
-                was_down.set()
-                self.tell(host, "link", f"down: {state.failure.brief}" if state.failure else "down")
-            elif was_down.is_set():
-                was_down.clear()
-                self.tell(host, "link", "up again")
-
-        return say
 
     def close(self) -> None:
         """Let go of every host. Whoever still follows a run in another thread leaves it."""

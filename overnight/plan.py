@@ -166,7 +166,7 @@ class Planner:
             BadInput: an unknown provider, harness or model, a cap the harness does not
                 honour, or waits that do not fit into the limits.
         """
-        route, field = task.route, f"{task.field}.route"
+        route, field = task.route, task.route_field
         wiring = self._wiring(route, field)
         entry = self.lock.harness(route.harness, where=self.batch.source, field=f"{field}.harness")
         timing = wiring.timing or entry.timing
@@ -197,7 +197,7 @@ class Planner:
 
     def probe(self, task: TaskSpec, nonce: str, instruction: str) -> RunPlan:
         """The probe of a task's route: the run's own plan with a shorter question and shorter waits."""
-        route, field = task.route, f"{task.field}.route"
+        route, field = task.route, task.route_field
         wiring = self._wiring(route, field)
         entry = self.lock.harness(route.harness, where=self.batch.source, field=f"{field}.harness")
         harness, mode = self._launcher(route, field), entry.probe
@@ -226,8 +226,8 @@ class Planner:
         )
 
     def check(self) -> list[RunPlan]:
-        """Every task's first attempt. Raises like `resolve`, so a batch with one bad task starts nothing."""
-        plans = [self.resolve(task, 1, None) for task in self.batch.tasks]
+        """Every task's first attempt, on each of its routes. Raises like `resolve`, so one bad task starts nothing."""
+        plans = [self.resolve(task, 1, None) for task in self.batch.placed]
         check_budget(self.batch.budget, map(self.caps, self.batch.routes), self.batch.source)
         return plans
 

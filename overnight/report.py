@@ -59,6 +59,31 @@ class Verify(Check):
     flaky: bool = Field(False, description="It failed and then passed, so it says nothing of the commit")
 
 
+Because = Literal["shut", "away", "tried", "breaker"]
+
+
+class PassedOver(_Record):
+    """A route that a task would rather have taken, and why it did not."""
+
+    route: Route
+    because: Because = Field(
+        description="`shut`: proven broken; `away`: its host; `tried`: this task failed there; `breaker`: it was open"
+    )
+    failure: Failure | None = None
+
+    def __str__(self) -> str:
+        why = f": {self.failure.brief}" if self.failure else ""
+        return f"not {self.route}, {_BECAUSE[self.because]}{why}"
+
+
+_BECAUSE: dict[Because, str] = {
+    "shut": "which was shut",
+    "away": "whose host was away",
+    "tried": "where it had failed",
+    "breaker": "which failed too often just then",
+}
+
+
 class Phases(_Record):
     """Seconds spent in each phase; None for a phase that was not reached."""
 
@@ -105,6 +130,9 @@ class RunReport(_Record):
     claims: str | None = Field(None, description="What the agent claimed that does not hold, in our words")
     named_at: datetime | None = Field(None, description="When the cause of its failure was known")
     monitor: Audit | None = Field(None, description="How the monitor judged it; null when nobody followed it")
+    passed_over: tuple[PassedOver, ...] = Field(
+        (), description="Routes it would rather have taken, or could not take either, and why"
+    )
     log: str | None = Field(None, description="Folder with the run's output and events on this machine")
     gaps: tuple[str, ...] = Field((), description="What of its output is missing here, since the host had let it go")
     origin: str | None = Field(None, description="The repository as the task names it")

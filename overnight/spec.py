@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from overnight.choice import Number, Positive, RouteChoice, drawn, listed
 from overnight.failures import BadInput
 from overnight.handover import Deliver, Guards
 from overnight.lockfile import suggest
@@ -33,20 +34,10 @@ def _no_option(text: str) -> str:
     return text
 
 
-def _no_boolean(value: object) -> object:
-    """pydantic takes true for 1."""
-    if isinstance(value, bool):
-        raise ValueError("is true or false, a number is needed")
-    return value
-
-
 Peak = Literal["allow", "avoid"]
 AUTHOR = "overnight <overnight@localhost>"
 Name = Annotated[str, AfterValidator(_name)]
 Argument = Annotated[str, AfterValidator(_no_option)]
-# bounds come first: behind a validator pydantic leaves them out of the JSON schema, and so a form would allow anything
-Number = BeforeValidator(_no_boolean)
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Number]
 Whole = Annotated[int, Field(ge=1), Number]
 
 
@@ -157,21 +148,6 @@ class HostSpec(_Entry):
         return self
 
 
-class RouteSpec(_Entry):
-    """A route as written; what is left out comes from `defaults.route`."""
-
-    host: str | None = Field(None, description="A name under `hosts`")
-    harness: str | None = Field(
-        None,
-        description="Agent's command line: claude-code, codex, copilot, goose, opencode, pi, qwen, aider, scripted",
-    )
-    provider: str | None = Field(None, description="Who serves the model, as the lock names it")
-    model: str | None = Field(None, description="Exact model id from the lock")
-
-    def over(self, below: RouteSpec) -> RouteSpec:
-        return RouteSpec(**{**below.model_dump(exclude_none=True), **self.model_dump(exclude_none=True)})
-
-
 def _way(value: object) -> object:
     """`deliver: push` for `deliver: {how: push}`."""
     return {"how": value} if isinstance(value, str) else value
@@ -180,7 +156,11 @@ def _way(value: object) -> object:
 class _Common(_Entry):
     repo: Argument | None = Field(None, description="A path on this machine, or a URL the host can clone")
     base: Argument | None = Field(None, description="Branch, tag or commit the work starts from")
-    route: RouteSpec = Field(RouteSpec(), description="Where the task goes; what is left out comes from defaults")
+    route: Annotated[RouteChoice, BeforeValidator(listed)] = Field(
+        RouteChoice(),
+        description="Where the task goes; or a list of such, the best first; or `any_of` with weights. "
+        "What is left out comes from defaults",
+    )
     limits: dict[str, Any] = Field({}, description="Below; a task's own win over those of defaults")
     verify: str | None = Field(None, description="Command that must exit 0 in a fresh clone of what came home")
     ask_for_commit: bool | None = Field(None, description="Append a line that asks the agent to commit; default true")
@@ -198,12 +178,21 @@ class _Common(_Entry):
     deliver: Annotated[dict[str, Any], BeforeValidator(_way)] = Field(
         {}, description="Below, or only `branch` or `push`; a task's own win over those of defaults"
     )
+    feed_back: bool | None = Field(
+        None, description="After a failed check tell the next attempt what the check said; default false"
+    )
+    priority: Annotated[int, Number] | None = Field(None, description="Higher goes first; default 0")
 
 
 class TaskEntry(_Common):
     id: Name = Field(description="Lower-case letters, digits and single . _ - between them; part of the branch name")
     instruction: str | None = Field(None, description="What the agent should do")
     instruction_file: Path | None = Field(None, description="A file that says it, beside the batch file")
+    after: tuple[Name, ...] = Field((), description="Ids of tasks that must have succeeded before this one starts")
+    stacked: bool = Field(
+        False,
+        description="Start from what the one task under `after` committed, as stacked branches do",
+    )
 
     @model_validator(mode="after")
     def _one_instruction(self) -> TaskEntry:
@@ -240,6 +229,13 @@ class BatchFile(_Entry):
     )
     budget: Budget = Field(Budget(), description="What the whole batch may spend")
     peak: Peak = Field("allow", description="`avoid` waits with starts while the provider's peak hours last")
+    deadline: Argument | None = Field(
+        None,
+        description="No start after it: the next `07:00` of this clock, or a moment as `2026-12-01T07:00`",
+    )
+    wrap_up_s: Annotated[float, Field(ge=0, allow_inf_nan=False), Number] = Field(
+        900, description="Seconds that what runs at the deadline still has; then it is ended, and its commits collected"
+    )
     hosts: dict[Name, HostSpec] = {}
     defaults: _Common = _Common()
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
@@ -261,7 +257,30 @@ class TaskSpec(_Entry):
     verify_twice: bool = False
     guards: Guards = Guards()
     deliver: Deliver = Deliver()
+    routes: tuple[Route, ...] = Field((), description="Every route it may take, as written; empty for `route` alone")
+    weights: tuple[float, ...] = Field((), description="Of `routes`, when one is drawn; else empty")
+    feed_back: bool = False
+    priority: int = 0
+    after: tuple[str, ...] = ()
+    stacked: bool = False
     field: str = Field(description="Where it stands in the batch file, for messages")
+
+    def on(self, route: Route) -> TaskSpec:
+        """The same task with this route as its current one."""
+        return self if route == self.route else self.model_copy(update={"route": route})
+
+    def ordered(self, batch_id: str) -> tuple[Route, ...]:
+        """Its routes, the best first. Of weighted ones the order is drawn, for one batch always the same."""
+        if not self.weights:
+            return tuple(dict.fromkeys(self.routes or (self.route,)))
+        return tuple(dict.fromkeys(self.routes[i] for i in drawn(self.weights, f"{batch_id} {self.id}")))
+
+    @property
+    def route_field(self) -> str:
+        """Where its current route stands in the batch file."""
+        if len(self.routes) < 2 or self.route not in self.routes:
+            return f"{self.field}.route"
+        return f"{self.field}.route{'.any_of' if self.weights else ''}[{self.routes.index(self.route)}]"
 
 
 class BatchSpec(_Entry):
@@ -273,16 +292,24 @@ class BatchSpec(_Entry):
     spread: bool = False
     budget: Budget = Budget()
     peak: Peak = "allow"
+    deadline: str | None = None
+    wrap_up_s: float = 900
     hosts: dict[str, HostSpec]
     tasks: tuple[TaskSpec, ...]
 
     @property
+    def placed(self) -> tuple[TaskSpec, ...]:
+        """Each task once on each of its routes: first choices first, then what may stand in for them."""
+        further = (task.on(route) for task in self.tasks for route in task.routes if route != task.route)
+        return (*self.tasks, *further)
+
+    @property
     def routes(self) -> tuple[Route, ...]:
         """Each distinct route, in the order of first use."""
-        return tuple(dict.fromkeys(task.route for task in self.tasks))
+        return tuple(dict.fromkeys(task.route for task in self.placed))
 
     def only(self, ids: Sequence[str]) -> BatchSpec:
-        """The same batch with these tasks alone.
+        """The same batch with these tasks alone; they wait for nothing that is left out.
 
         Raises:
             BadInput: an id is not in the batch.
@@ -291,7 +318,14 @@ class BatchSpec(_Entry):
         for wanted in ids:
             if wanted not in known:
                 raise BadInput(self.source, "--only", f"no task {wanted!r}", suggest(wanted, known))
-        return self.model_copy(update={"tasks": tuple(t for t in self.tasks if t.id in ids)})
+        kept = [t for t in self.tasks if t.id in ids]
+        for task in kept:
+            if task.stacked and task.after[0] not in ids:
+                problem = f"{task.id} is stacked on {task.after[0]}, which is left out"
+                mend = f"Add --only {task.after[0]}, or write base in place of stacked"
+                raise BadInput(self.source, "--only", problem, mend)
+        alone = [t.model_copy(update={"after": tuple(name for name in t.after if name in ids)}) for t in kept]
+        return self.model_copy(update={"tasks": tuple(alone)})
 
 
 def is_url(repo: str) -> bool:

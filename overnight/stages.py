@@ -251,5 +251,9 @@ def state_after(failure: Failure | None) -> State:
     """How an attempt is counted that ended with this failure, or with none."""
     if failure is None:
         return "succeeded"
-    special: dict[FailureKind, State] = {FailureKind.CANCELLED: "cancelled", FailureKind.LOST: "lost"}
+    special: dict[FailureKind, State] = {
+        FailureKind.CANCELLED: "cancelled",
+        FailureKind.DEADLINE: "cancelled",
+        FailureKind.LOST: "lost",
+    }
     return special.get(failure.kind, "failed")

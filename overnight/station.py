@@ -207,3 +207,18 @@ def make_host(name: str, spec: HostSpec) -> Host:
     known = spec.known_hosts or Path("~/.ssh/known_hosts").expanduser()
     address = SshAddress(name, spec.address, spec.port, spec.user, spec.key_file, spec.host_key, known)
     return SshHost(address, patience_s=PATIENCE_S)
+
+
+def link_words(host: str, tell: Callable[[str, str, str], None]) -> Callable[[LinkState], None]:
+    """Tells of a link that goes down and comes back; of one that was never down it says nothing."""
+    was_down = threading.Event()
+
+    def say(state: LinkState) -> None:
+        if not state.up:
+            was_down.set()
+            tell(host, "link", f"down: {state.failure.brief}" if state.failure else "down")
+        elif was_down.is_set():
+            was_down.clear()
+            tell(host, "link", "up again")
+
+    return say

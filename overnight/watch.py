@@ -21,6 +21,7 @@ _BREAK_S = 30.0
 # the model's turn begins with these and ends with those
 _ASKED = (Act.INIT, Act.WAITING, Act.RETRYING, Act.TOOL_ENDED)
 _ANSWERED = (Act.TOOL_STARTED, Act.TOOL_RUNNING, Act.RESULT)
+_GOOD = (Act.SPOKE, Act.TOOL_STARTED, Act.TOOL_ENDED, Act.COMMITTED)
 _SHOWN = (Act.INIT, Act.RETRYING, Act.TOOL_STARTED, Act.COMMITTED, Act.DENIED, Act.ERROR, Act.RESULT)
 
 
@@ -31,6 +32,7 @@ class Watch:
     time passes here, so a lost connection is never a silent agent. The first
     heartbeat after a break comes before the output that piled up meanwhile, so
     the first event is missed only when the heartbeat before it missed it, too.
+    `came_through` is called once, at the first event that shows the model answering.
 
     `first_event_s` stays None when nobody knows when the first event came: it
     was read from an earlier controller's copy, or after a break.
@@ -42,8 +44,10 @@ class Watch:
         harness: Harness,
         rules: Sequence[ErrorRule],
         clock: Callable[[], float] = time.monotonic,
+        came_through: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
+        self._came_through: Callable[[], None] | None = came_through
         self._noted_at: float | None = None
         self.plan = plan
         self._harness = harness
@@ -154,6 +158,9 @@ class Watch:
             self.first_event_s = now_s if self._live and now_s - before_s < _BREAK_S else None
         at_s = round(self.age_s, 2)
         self.transcript.add_events(at_s, events)
+        if self._came_through is not None and any(map(_is_good, events)):
+            self._came_through()
+            self._came_through = None
         for event in events:
             self.meter.take(at_s, event)
             if event.act in _ANSWERED:
@@ -161,6 +168,11 @@ class Watch:
             elif event.act in _ASKED and self._live:  # of what an earlier controller read nobody knows the time
                 self._asked_s = at_s + (event.delay_s or 0.0)
         return [Said(at_s, event) for event in events if event.act in _SHOWN]
+
+
+def _is_good(event: AgentEvent) -> bool:
+    """Whether only an agent that got an answer says so; a verdict counts when it is a good one."""
+    return event.act in _GOOD or (event.act is Act.RESULT and event.ok is True)
 
 
 def describe(event: AgentEvent) -> str:

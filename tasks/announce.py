@@ -1,4 +1,5 @@
-"""Events for the automations of a user: what finished, and which route was shut.
+"""Events for the automations of a user: what finished, and which route was shut, and
+which breaker opened.
 
 `emit_event` hands an event to a thread of Prefect's and returns at once; while
 the API is away that thread tries each event for 7 s and drops it (3.8.8).
@@ -6,10 +7,12 @@ the API is away that thread tries each event for 7 s and drops it (3.8.8).
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect.events import emit_event
 
+from overnight.breaker import Breaker
 from overnight.failures import Failure
 from overnight.morning import headline
 from overnight.night import Night
@@ -61,6 +64,16 @@ def route_shut(night: Night, route: Route, failure: Failure) -> None:
     """`overnight.route.shut`: no further task of this batch goes there."""
     labels = {"overnight.state": "shut", **_failure_labels(failure), **_route_labels(route)}
     _emit("overnight.route.shut", _route(route), night, labels, {"route": str(route), **_cause(failure)}, {})
+
+
+def breaker_opened(night: Night, key: str, route: Route, breaker: Breaker) -> None:
+    """`overnight.breaker.opened`: nothing starts on this route, or with this provider, until the moment it names."""
+    labels = {"overnight.state": "open", **_failure_labels(breaker.why), **_route_labels(route)}
+    until = datetime.fromtimestamp(breaker.until or 0.0, UTC).isoformat(timespec="seconds")
+    payload = {"breaker": key, "until": until, "failures": breaker.failures, **_cause(breaker.why)}
+    _emit(
+        "overnight.breaker.opened", _resource(f"breaker.{key}", key), night, labels, payload, {"route": _route(route)}
+    )
 
 
 def batch_finished(night: Night, report: BatchReport) -> None:

@@ -31,7 +31,7 @@ GROUPS = (
         "lockplace",
     ),
     ("lockfile", "route", "handle", "keyshape", "redact"),
-    ("errands", "layers", "routeenv", "wire", "handover", "spec", "transcript", "yamlfile", "peak", "meter"),
+    ("errands", "layers", "routeenv", "wire", "handover", "choice", "spec", "transcript", "yamlfile", "peak", "meter"),
     (
         "caps",
         "plan",
@@ -59,6 +59,13 @@ GROUPS = (
         "budget",
         "history",
         "outgoing",
+        "deadline",
+        "sequence",
+        "resets",
+        "again",
+        "breaker",
+        "decisions",
+        "schedule",
     ),
     (
         "harnesses",

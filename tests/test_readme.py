@@ -15,11 +15,12 @@ from pydantic_core import PydanticUndefined
 
 from flows.rehearse import incident_script
 from overnight import lockfile
+from overnight.choice import RouteChoice
 from overnight.failures import RULES, Family, Source
 from overnight.handover import GUARDS, Deliver, Guards
 from overnight.kinds import ORDER, WHO
 from overnight.rungs import RULES as RUNGS
-from overnight.spec import BatchFile, Budget, HostSpec, Limits, RouteSpec, TaskEntry
+from overnight.spec import BatchFile, Budget, HostSpec, Limits, TaskEntry
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 _TABLE = re.compile(r"(<!-- (failures|ladder|reference|story): .*? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -69,7 +70,7 @@ def ladder() -> str:
 def reference() -> str:
     """Every key of a batch file, as the README shows it."""
     places: list[tuple[str, type[BaseModel]]] = [("", BatchFile), ("budget.", Budget), ("hosts.NAME.", HostSpec)]
-    places += [("tasks[].", TaskEntry), ("tasks[].route.", RouteSpec), ("tasks[].limits.", Limits)]
+    places += [("tasks[].", TaskEntry), ("tasks[].route.", RouteChoice), ("tasks[].limits.", Limits)]
     places += [("tasks[].guards.", Guards), ("tasks[].deliver.", Deliver)]
     lines = [
         "`defaults` takes the keys of a task but `id` and the instruction.",

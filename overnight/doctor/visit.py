@@ -63,7 +63,7 @@ class Visit:
 
     def _look(self, host: str) -> HostLook:
         night = self.night
-        firsts = {task.route: task for task in night.batch.tasks if task.route.host == host}
+        firsts = {task.route: task for task in night.batch.placed if task.route.host == host}
         plans = [night.planner.probe(task, "look", QUESTION.format(nonce="look")) for task in firsts.values()]
         keys: dict[str, str] = {}
         for provider in {route.provider for route in firsts}:

@@ -31,7 +31,7 @@ class Server:
 
 
 def children() -> Children:
-    return Children({}, asyncio.Semaphore(1), {})
+    return Children({}, asyncio.Semaphore(1))
 
 
 def night() -> Night:

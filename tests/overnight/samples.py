@@ -15,7 +15,7 @@ from overnight.harnesses import HARNESSES
 from overnight.kinds import ORDER
 from overnight.lockfile import ProviderLock
 from overnight.plan import Planner, RunPlan
-from overnight.report import BatchReport, Check, Phases, RouteReport, RunReport, Verify, count, exit_code
+from overnight.report import BatchReport, Check, PassedOver, Phases, RouteReport, RunReport, Verify, count, exit_code
 from overnight.route import Route
 from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
 from overnight.stop import Audit
@@ -25,6 +25,7 @@ LOCK = lockfile.load()
 BATCH_ID = "night-20261122-210000-ab12"
 BOX = HostSpec(address="10.0.0.5", user="dev", key_file=Path("/k"), path=("/opt/bin",))
 ROUTE = Route(host="box", harness="claude-code", provider="zai", model="glm-5.2")
+OLD = ROUTE.model_copy(update={"host": "old-box"})
 AT = datetime(2026, 11, 22, 21, 0, tzinfo=UTC)
 
 
@@ -76,6 +77,7 @@ def full_run(**changes: Any) -> RunReport:
         harness_version="2.1.330",
         state="failed",
         failure=fail(FailureKind.VERIFY_FAILED, *seen, retry_after_s=3.0),
+        passed_over=(PassedOver(route=OLD, because="tried", failure=proven(FailureKind.DISK_FULL)),),
         commits=found.commits,
         branch=found.branch,
         repo=found.repo,

@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from overnight.batchfile import MAX_INSTRUCTION_BYTES, load
+from overnight.choice import RouteSpec
 from overnight.failures import BadInput
 from overnight.rehearsal.tapes import load_tapes
 from overnight.route import Route
-from overnight.spec import BatchFile, BatchSpec, HostSpec, Limits, RouteSpec, TaskEntry
+from overnight.spec import BatchFile, BatchSpec, HostSpec, Limits, TaskEntry
 from tests.overnight.batchfiles import EXAMPLE, changed, refusal, written
 
 

@@ -1,0 +1,102 @@
+"""Slots that batches share over a real Prefect server: who holds them, and how they come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from flows.limits import host_limit
+from flows.private_server import PrivateServer, private_server
+from tests.flows.small import Small, small
+from tests.flows.world import ROOT
+
+pytestmark = pytest.mark.full
+
+HOLDER = """
+import asyncio, sys
+from types import SimpleNamespace
+from prefect import flow
+from flows.limits import rooms
+
+night = SimpleNamespace(
+    wish=lambda _: None,
+    lock=SimpleNamespace(concurrency=lambda: {"p": 5}),
+    batch=SimpleNamespace(hosts={"box": SimpleNamespace(slots=1)}),
+)
+task = SimpleNamespace(id="t", route=SimpleNamespace(host="box", provider="p"))
+
+@flow
+async def hold():
+    async with rooms() as room:
+        for _ in range(int(sys.argv[1])):
+            async with room.slot(night, task):
+                print("held", flush=True)
+                await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(hold())
+"""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
+    with small(tmp_path_factory.mktemp("limits")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(here: Small) -> Iterator[PrivateServer]:
+    with private_server(here.state, here.env) as running:
+        yield running
+
+
+def holder(server: PrivateServer, here: Small, times: int = 1) -> subprocess.Popen[str]:
+    env = {**server.environment(here.env), "PREFECT_LOGGING_LEVEL": "ERROR"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT, "env": env}
+    return subprocess.Popen([sys.executable, "-c", HOLDER, str(times)], **pipes)  # type: ignore[call-overload,no-any-return]  # as it names them
+
+
+def says(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def goes_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def taken(server: PrivateServer) -> int:
+    with server.client() as client:
+        slots: int = client.get(f"/v2/concurrency_limits/{host_limit('box')}").raise_for_status().json()["active_slots"]
+        return slots
+
+
+def test_a_slot_is_handed_on_and_then_given_back(server: PrivateServer, here: Small) -> None:
+    process = holder(server, here, times=20)
+    for _ in range(20):
+        assert says(process) == "held"
+        assert taken(server) == 1
+        goes_on(process)
+    assert process.wait(60) == 0
+    assert taken(server) == 0
+
+
+def test_a_killed_holder_gives_its_slot_back(server: PrivateServer, here: Small) -> None:
+    first = holder(server, here)
+    assert says(first) == "held"
+    second = holder(server, here)
+    time.sleep(3)
+    assert taken(server) == 1, "the second waits"
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert says(second) == "held", "once the lease of the first ran out"
+    goes_on(second)
+    assert second.wait(60) == 0
+    assert taken(server) == 0
