@@ -177,7 +177,8 @@ def in_slots(slot: Slot) -> Carry:
         async with slot(night, task):
             if not start.adopted and conductor.against(task) is not None:
                 return []
-            run = await attempt(night, task, start.attempt, conductor.waited_s, Patience(night, task).lasts)
+            run_id = f"{night.ledger.batch_id}.{task.id}.{start.attempt}"
+            run = await attempt(night, task, start.attempt, conductor.waited_s, Patience(night, task, run_id).lasts)
         return [run] if run is not None else []
 
     return carry

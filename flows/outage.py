@@ -12,6 +12,7 @@ from overnight.station import GIVE_UP_S, Station
 from tasks.calls import in_thread
 
 AWAY_S = GIVE_UP_S
+ELSEWHERE_S = 120.0
 LOOK_S = 15.0
 _JITTER = random.SystemRandom()
 
@@ -24,22 +25,26 @@ def is_away(failure: Failure) -> bool:
 class Patience:
     """How long one attempt waits for its host, over all the times that it goes away."""
 
-    def __init__(self, night: Night, task: TaskSpec) -> None:
+    def __init__(self, night: Night, task: TaskSpec, run_id: str) -> None:
         self._night = night
         self._task = task
+        self._run_id = run_id
         self._until: float | None = None
 
     async def lasts(self) -> bool:
         """Wait until the host answers; False when it stayed away, or somebody wants the end meanwhile.
 
-        After AWAY_S it is given up, and whoever misses it later waits no more.
+        After AWAY_S it is given up, and whoever misses it later waits no more. A task that never began there and
+        has another route goes there after ELSEWHERE_S.
         """
         night, task = self._night, self._task
         station = night.stations[task.route.host]
         if station.given_up:
             return False
-        night.tell(task.id, "link", f"waiting for {station.name}, up to {AWAY_S / 60:.0f} min")
-        self._until = self._until or time.monotonic() + AWAY_S
+        goes = len(task.routes) > 1 and not night.ledger.planned(self._run_id)
+        away_s = min(ELSEWHERE_S, AWAY_S) if goes else AWAY_S
+        night.tell(task.id, "link", f"waiting for {station.name}, up to {away_s / 60:.0f} min")
+        self._until = self._until or time.monotonic() + away_s
         while time.monotonic() < self._until:
             pause = time.monotonic() + LOOK_S * _JITTER.uniform(0.5, 1.0)
             while time.monotonic() < pause:
@@ -48,7 +53,7 @@ class Patience:
                 await in_thread(night.interrupted.wait, min(1.0, LOOK_S))
             if await in_thread(_answers, station):
                 return True
-        station.given_up = True
+        station.given_up = station.given_up or not goes
         return False
 
 

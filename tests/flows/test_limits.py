@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -66,6 +64,12 @@ def says(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+def is_heard(process: subprocess.Popen[str], within_s: float = 0.1) -> bool:
+    """Whether it has said something, or has ended."""
+    assert process.stdout is not None
+    return bool(select.select([process.stdout], [], [], within_s)[0])
+
+
 def goes_on(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
@@ -79,24 +83,26 @@ def taken(server: PrivateServer) -> int:
 
 
 def test_a_slot_is_handed_on_and_then_given_back(server: PrivateServer, here: Small) -> None:
-    process = holder(server, here, times=20)
-    for _ in range(20):
-        assert says(process) == "held"
-        assert taken(server) == 1
-        goes_on(process)
-    assert process.wait(60) == 0
+    with holder(server, here, times=20) as process:
+        for _ in range(20):
+            assert says(process) == "held"
+            assert taken(server) == 1
+            goes_on(process)
+        assert process.wait(60) == 0
     assert taken(server) == 0
 
 
 def test_a_killed_holder_gives_its_slot_back(server: PrivateServer, here: Small) -> None:
-    first = holder(server, here)
-    assert says(first) == "held"
-    second = holder(server, here)
-    time.sleep(3)
-    assert taken(server) == 1, "the second waits"
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert says(second) == "held", "once the lease of the first ran out"
-    goes_on(second)
-    assert second.wait(60) == 0
+    with holder(server, here) as first, holder(server, here) as second:
+        pair = {first: second, second: first}
+        while not (talking := [each for each in pair if is_heard(each)]):
+            pass
+        [holds] = talking
+        assert says(holds) == "held"
+        assert not is_heard(pair[holds], 3), "the other one waits"
+        assert taken(server) == 1
+        holds.kill()
+        assert says(pair[holds]) == "held", "once the lease of the killed one ran out"
+        goes_on(pair[holds])
+        assert pair[holds].wait(60) == 0
     assert taken(server) == 0

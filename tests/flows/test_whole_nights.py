@@ -168,8 +168,9 @@ def test_a_provider_that_dies_at_half_time_costs_only_what_can_go_nowhere_else(h
         assert (passed.because, passed.failure and passed.failure.kind) == ("breaker", "provider-error")
     for i in range(4):
         assert how(last[f"b{i}"]) == ("failed", "provider-error")
-    for i in range(2):  # whether the cooldown would have been over in time is the machine's matter
-        assert how(last[f"d{i}"]) in [("skipped", "provider-error"), ("skipped", "deadline")]
+    # how many canaries there were in time is the machine's matter
+    assert how(last["d0"]) in [("failed", "provider-error"), ("skipped", "provider-error"), ("skipped", "deadline")]
+    assert how(last["d1"]) in [("skipped", "provider-error"), ("skipped", "deadline")]
     assert BreakerFile(here.directory / "state").read()["provider first"].opened >= 1
 
 

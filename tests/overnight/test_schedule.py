@@ -11,6 +11,7 @@ from itertools import count
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from overnight.again import leaves_route
 from overnight.breaker import Breaker, keys
 from overnight.decisions import Over, Start, Turned
 from overnight.failures import Failure, FailureKind, Retry
@@ -136,6 +137,8 @@ class World:
         assert self.deadline is None or self.now < self.deadline
         assert all(name in self.well for name in task.after)
         assert start.route not in self.shut
+        alone = len(task.routes) == 1
+        assert start.route not in {r for r, failure in tried if failure and leaves_route(failure, alone=alone)}
         self.check_canary(start)
         self.check_fallback(task, start, tried)
         self.running[task.id] = start.route
