@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -12,8 +14,11 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Paused, Running
 
-from flows.spread import Children
+from flows.single import single
+from flows.spread import Children, _parameters
+from overnight.handover import Deliver, Guards
 from overnight.night import Night
+from tests.overnight.samples import batch, task
 
 
 class Server:
@@ -83,3 +88,15 @@ async def test_a_flow_run_that_waits_for_a_person_leaves_its_place_to_others() -
         waiting.cancel()
     await place.acquire()
     assert place.locked(), "given back once"
+
+
+def test_a_task_that_is_spread_keeps_its_guards_its_check_and_its_way_out() -> None:
+    guards, way = Guards(size="refuse", allow_paths=("src/**",)), Deliver(how="push", remote="up", branch="n/{task}")
+    asked = task(repo="https://git.example/app.git", guards=guards, deliver=way, verify_on="here", verify_twice=True)
+    whole = SimpleNamespace(batch=batch(asked), ledger=SimpleNamespace(batch_id="b1"), search_path="")
+    given = _parameters(cast(Night, whole), asked)
+    assert set(given) <= set(inspect.signature(single.fn).parameters)
+    assert Guards.model_validate(given["guards"]) == guards
+    # the base is pinned to a commit there, so the branch that it was goes along
+    assert Deliver.model_validate(given["deliver"]) == way.model_copy(update={"base": "main"})
+    assert (given["verify_on"], given["verify_twice"]) == ("here", True)

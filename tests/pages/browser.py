@@ -83,7 +83,8 @@ class Browser:
         """Fill the form of a block type, up to its Save button."""
         self.open("blocks")
         self._follow(self.page.locator('a[href*="/blocks/catalog"]').first, "/blocks/catalog")
-        self.page.get_by_placeholder("Search").fill(slug)
+        # it searches names, whatever their case; what the slug finds is nothing, once the search has begun
+        self.page.get_by_placeholder("Search").fill(slug.replace("-", " "))
         self._follow(self.page.locator(f'a[href*="/blocks/catalog/{slug}/create"]'), "/create")
         self.page.get_by_label("Name", exact=True).fill(name)
         self.fill(fields)
