@@ -40,6 +40,10 @@ Tapes = Annotated[
 ]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave on the hosts what the rehearsal put there.")]
 Lock = Annotated[Path | None, typer.Option(help="Provider lock; default is the project's own.")]
+Night = Annotated[
+    bool,
+    typer.Option("--night", help="Without FILE: a whole night with planted troubles in two minutes, by a fast clock."),
+]
 Harness = Annotated[
     Stand | None,
     typer.Option(help="Without FILE: the real Claude Code (default), or our own small agent that needs no download."),
@@ -56,6 +60,7 @@ is written to, nothing stays on the hosts. Without --fault all goes well.
 \b
 Examples:
   overnight rehearse                                       the incident, on this machine alone
+  overnight rehearse --night                               eight hours in two minutes, and what the morning says
   overnight rehearse tonight.yaml                          would it run at all?
   overnight rehearse tonight.yaml --fault went-quiet       the model falls silent in the middle
   overnight rehearse tonight.yaml --fault quota-window --only fix-parser
@@ -67,7 +72,7 @@ Failures to ask for:
 Any other fault as `python -m overnight.rehearsal --help` lists them.
 
 \b
-Exit codes: with FILE those of the batch; else 0 when the incident was caught.
+Exit codes: with FILE those of the batch; else 0 when all that was planted was told.
 """
 
 
@@ -79,14 +84,21 @@ def rehearse(
     keep: Keep = False,
     lock: Lock = None,
     harness: Harness = None,
+    night: Night = False,
     state: State = None,
 ) -> None:
     with plainly():
+        if night and (files or harness):
+            raise BadInput("command line", "--night", "brings its own tasks and agent", "Leave FILE and --harness out")
         if files:
             raise typer.Exit(_own(files, fault, only, tapes, lock, harness, state, keep=keep))
         given = {"--fault": fault, "--only": only, "--tapes": tapes, "--keep": keep or None, "--lock": lock}
         for option in (name for name, value in given.items() if value is not None):
             raise BadInput("command line", option, "goes with a batch", "Give FILE, too")
+        if night:
+            from flows.rehearse_night import rehearse_night
+
+            raise typer.Exit(rehearse_night(state_directory(state, os.environ), os.environ, typer.echo))
         from flows.rehearse import rehearse as replay
 
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "overnight"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -14,6 +15,7 @@ from prefect import get_run_logger
 from flows.refusals import refusal
 from overnight.again import is_settled
 from overnight.breaker import Breaker, BreakerFile
+from overnight.clock import Clock
 from overnight.deadline import deadline_at, spoken
 from overnight.decisions import Over, Start, Turned
 from overnight.ends import ask_end
@@ -49,6 +51,7 @@ class Conductor:
         self._decided = decided
         self._whole = whole
         self._began = time.monotonic()
+        self._clock = Clock.of(os.environ)
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         self._file = BreakerFile(night.ledger.state)
@@ -93,7 +96,7 @@ class Conductor:
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_S
             self._look()
-        for decision in self.schedule.decide(time.time()):
+        for decision in self.schedule.decide(self._clock.now()):
             match decision:
                 case Start():
                     each = asyncio.create_task(self._start(decision))
@@ -120,12 +123,12 @@ class Conductor:
             self.schedule.heard(news)
             self._noted = {**self._noted, **{key: self.schedule.breaker(key) for key in news}}
         deadline = self.deadline
-        if deadline is not None and time.time() >= deadline + self.night.batch.wrap_up_s:
+        if deadline is not None and self._clock.now() >= deadline + self.night.batch.wrap_up_s:
             self._wrap_up(deadline)
 
     def _pause(self) -> float:
-        wake = self.schedule.wake(time.time())
-        return _LOOK_S if wake is None else min(_LOOK_S, max(0.0, wake - time.time()))
+        wake = self.schedule.wake(self._clock.now())
+        return _LOOK_S if wake is None else min(_LOOK_S, max(0.0, self._clock.until(wake)))
 
     def _wrap_up(self, deadline: float) -> None:
         """End what still runs; the same way as a person would, and named as what it is."""
@@ -143,7 +146,7 @@ class Conductor:
 
     def _recall(self) -> None:
         """What earlier starts of the batch left: decided attempts, and runs that live on their hosts."""
-        night, at = self.night, time.time()
+        night, at = self.night, self._clock.now()
         for route, found in night.checked.items():
             self.schedule.probed(route, found.failure, at)
         for task in night.batch.tasks:
@@ -191,7 +194,7 @@ class Conductor:
         known = {run.run_id for run in runs if run.run_id}
         self._runs[task.id] = [*(run for run in self._runs[task.id] if run.run_id not in known), *runs]
         undecided = last.left_running or (last.run_id != "" and self.night.ledger.outcome(last.run_id) is None)
-        self.schedule.ended(task.id, last.failure, time.time(), undecided=undecided)
+        self.schedule.ended(task.id, last.failure, self._clock.now(), undecided=undecided)
 
     async def _over(self, over: Over) -> None:
         """A task has come to its end: what is said of it is complete."""
@@ -246,7 +249,7 @@ class Conductor:
         self._loop.call_soon_threadsafe(self._spoke, task_id)
 
     def _spoke(self, task_id: str) -> None:
-        self.schedule.spoke(task_id, time.time())
+        self.schedule.spoke(task_id, self._clock.now())
         self._woken.set()
 
     def _stopped(self, task_id: str, each: asyncio.Task[None]) -> None:
@@ -260,7 +263,7 @@ class Conductor:
 
     def against(self, task: TaskSpec) -> Failure | None:
         """Why a start that was decided a while ago must not be made any more."""
-        if self.deadline is not None and time.time() >= self.deadline:
+        if self.deadline is not None and self._clock.now() >= self.deadline:
             seen = Evidence(source="clock", seen=f"the deadline {spoken(self.deadline)} came before this attempt began")
             return fail(FailureKind.DEADLINE, seen)
         spent = self.night.spending.refusal(task.route.provider)

@@ -59,10 +59,11 @@ def rehearse(state: Path, cache: Path, harness: str, environ: Mapping[str, str],
     directory = state / "rehearsals" / f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     directory.mkdir(parents=True, mode=0o700)
     harness, agents = _agent(harness, cache, environ, say)
-    repo = _repository(directory / "greet", environ)
+    repo = repository(directory / "greet", environ)
     with _rehearsal(directory, environ) as served:
         lock = directory / "providers.lock.json"
-        write(lock, json.dumps(_incident_lock(served), indent=2, ensure_ascii=False))
+        urls = {name: served["sites"][name]["url"] for name in (RIGHT, INCIDENT)}
+        write(lock, json.dumps(incident_lock(urls), indent=2, ensure_ascii=False))
         report_path = directory / "report.json"
         argv = [sys.executable, "-m", "flows.batch", str(QUICKSTART), "--lock", str(lock), "--state", str(state)]
         argv += ["--json", str(report_path)]
@@ -173,7 +174,7 @@ def _agent(harness: str, cache: Path, environ: Mapping[str, str], say: Callable[
     return "scripted", Path(shutil.which("python3", path=environ.get("PATH")) or sys.executable).parent
 
 
-def _repository(path: Path, environ: Mapping[str, str]) -> Repo:
+def repository(path: Path, environ: Mapping[str, str]) -> Repo:
     """A small real repository with one commit on main."""
     path.mkdir()
     repo = Repo(path, environ.get("PATH", ""))
@@ -210,7 +211,7 @@ def _rehearsal(directory: Path, environ: Mapping[str, str]) -> Iterator[dict[str
             process.stdin.close()
 
 
-def _incident_lock(served: Mapping[str, Any]) -> dict[str, Any]:
+def incident_lock(urls: Mapping[str, str]) -> dict[str, Any]:
     """The project's lock with the rehearsal's real addresses, and the story's mistake beside it."""
     lock: dict[str, Any] = json.loads(lockfile.DEFAULT_LOCK.read_text(encoding="utf-8"))
     wrong = copy.deepcopy(lock["providers"][RIGHT])
@@ -225,7 +226,7 @@ def _incident_lock(served: Mapping[str, Any]) -> dict[str, Any]:
     lock["providers"][INCIDENT] = wrong
     for name in (RIGHT, INCIDENT):
         for endpoint in lock["providers"][name]["endpoints"].values():
-            endpoint["url"] = served["sites"][name]["url"]
+            endpoint["url"] = urls[name]
     return lock
 
 

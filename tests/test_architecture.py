@@ -29,6 +29,7 @@ GROUPS = (
         "harnessentry",
         "traps",
         "lockplace",
+        "clock",
     ),
     ("lockfile", "route", "handle", "keyshape", "redact"),
     ("errands", "layers", "routeenv", "wire", "handover", "choice", "spec", "transcript", "yamlfile", "peak", "meter"),
