@@ -18,6 +18,7 @@ from prefect.utilities.urls import url_for
 
 from flows.approval import approved
 from flows.desk import DESK, night_of
+from flows.offpeak import slot_off_peak
 from flows.outage import Patience, is_away
 from flows.wishes import heeded
 from overnight.alarm import sounded
@@ -192,7 +193,7 @@ async def attempts(night: Night, task: TaskSpec, slot: Slot) -> list[RunReport]:
     runs = night.ledger.attempts(task.id)
     while (wait := _next_wait(runs, task)) is not None:
         await _rest(night, task, wait)
-        async with slot(task):
+        async with slot_off_peak(night, task, slot):
             refused = refusal(night, task)
             if refused is not None and not await _begun(night, task, len(runs) + 1):
                 return runs or [await skipped(night, task, refused)]

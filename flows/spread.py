@@ -35,6 +35,7 @@ from prefect.utilities.urls import url_for
 from prefect.variables import Variable
 
 from flows.attempts import carry_out, decided, refusal, skipped
+from flows.offpeak import until_off_peak
 from flows.patience import patiently
 from flows.private_server import OutOfReach
 from overnight.failures import BadInput, Evidence, FailureKind, fail
@@ -150,6 +151,7 @@ class Children:
         runs = night.ledger.attempts(task.id)
         if decided(runs, task):
             return runs
+        await until_off_peak(night, task)
         async with AsyncExitStack() as slots:
             for slot in (self._room[task.route.host], self._at_once):
                 await slots.enter_async_context(slot)
