@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,12 @@ from flows.refusals import refusal
 from overnight.again import is_settled
 from overnight.breaker import Breaker, BreakerFile
 from overnight.clock import Clock
-from overnight.deadline import deadline_at, spoken
+from overnight.deadline import deadline_at, spoken, too_late
 from overnight.decisions import Over, Start, Turned
 from overnight.ends import ask_end
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.night import Night, now
+from overnight.peak import off_peak
 from overnight.report import RunReport
 from overnight.report import State as RunState
 from overnight.route import Route
@@ -119,12 +121,22 @@ class Conductor:
         for provider in {route.provider for route in self.night.batch.routes}:
             if (spent := self.night.spending.refusal(provider)) is not None:
                 self.schedule.spent(provider, spent)
+        if self.night.batch.peak == "avoid":
+            self._avoid_peaks()
         if news := self._file.news():
             self.schedule.heard(news)
             self._noted = {**self._noted, **{key: self.schedule.breaker(key) for key in news}}
         deadline = self.deadline
         if deadline is not None and self._clock.now() >= deadline + self.night.batch.wrap_up_s:
             self._wrap_up(deadline)
+
+    def _avoid_peaks(self) -> None:
+        at = datetime.fromtimestamp(self._clock.now(), UTC)
+        for route in self.night.batch.routes:
+            held = off_peak(self.night.lock.providers[route.provider], route.model, at)
+            if held is not None and self.schedule.avoided.get(route) != held.until.timestamp():
+                self.schedule.avoided[route] = held.until.timestamp()
+                self.night.tell(str(route), "queue", f"starts nothing until {held.until:%m-%d %H:%M} UTC: {held.why}")
 
     def _pause(self) -> float:
         wake = self.schedule.wake(self._clock.now())
@@ -264,8 +276,7 @@ class Conductor:
     def against(self, task: TaskSpec) -> Failure | None:
         """Why a start that was decided a while ago must not be made any more."""
         if self.deadline is not None and self._clock.now() >= self.deadline:
-            seen = Evidence(source="clock", seen=f"the deadline {spoken(self.deadline)} came before this attempt began")
-            return fail(FailureKind.DEADLINE, seen)
+            return too_late(self.deadline)
         spent = self.night.spending.refusal(task.route.provider)
         return refusal(self.night, task) or self.night.shut_by(task.route) or spent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from overnight.failures import BadInput
+from overnight.failures import BadInput, Evidence, Failure, FailureKind, fail
 
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
@@ -29,6 +29,12 @@ def deadline_at(text: str, begun: datetime, source: str) -> datetime:
     except ValueError:
         mend = "Write a time of day as 07:00, in quotes, or a moment as 2026-12-01T07:00+01:00"
         raise BadInput(source, "deadline", f"{text!r} is no time of day and no moment", mend) from None
+
+
+def too_late(at: float) -> Failure:
+    """Why an attempt is not begun any more."""
+    seen = f"the deadline {spoken(at)} came before this attempt began"
+    return fail(FailureKind.DEADLINE, Evidence(source="clock", seen=seen))
 
 
 def spoken(at: float) -> str:

@@ -22,6 +22,7 @@ from overnight.facts import Header as Header  # as: readers of the lock take its
 from overnight.facts import Provenance as Provenance  # as: above
 from overnight.facts import Speaks as Speaks  # as: above
 from overnight.failures import BadInput, FailureKind
+from overnight.gauge import Gauge
 from overnight.harnessentry import HarnessEntry as HarnessEntry  # as: above
 from overnight.harnessentry import Timing as Timing  # as: above
 from overnight.lockplace import DEFAULT_LOCK as DEFAULT_LOCK  # as: above
@@ -75,6 +76,7 @@ class FreeProbe(Fact):
     key_as: Literal["bearer", "x-api-key", "raw", "none"]
     proves: tuple[Literal["auth", "model", "billing", "quota"], ...]
     good: dict[str, str | int | bool] = Field({}, description="By dotted path in the body")
+    gauges: tuple[Gauge, ...] = Field((), description="Where a good body says how much is left")
     note: str = ""
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from overnight.events import Act, Exited
@@ -20,8 +21,10 @@ from overnight.guard import Guard
 from overnight.harnesses.protocol import Harness
 from overnight.lockfile import HarnessEntry, Provider
 from overnight.outcome import process_failure
+from overnight.peak import peaks
 from overnight.plan import RunPlan
 from overnight.probe import Direct, direct, wrong_header
+from overnight.quota import ask_left
 from overnight.reprobe import Agents, Reprobed, Reprobes
 from overnight.route import Route
 from overnight.station import GONE_S, Interrupt, Station
@@ -77,6 +80,9 @@ def check(
         if bad is not None:
             return Checked(route, time.monotonic() - began, bad, executable, version)
         key = reveal(route.provider)
+        left = ask_left(question.provider, key, plan.route.names)
+        if left.failure is not None:
+            return Checked(route, time.monotonic() - began, left.failure, executable, version, left.notes)
         with ThreadPoolExecutor(1, "direct-probe") as pool:
             answer = pool.submit(_direct, question, key, question.entry.probe.timing.request_timeout_s)
             watch, failure = ask(question, station, plan.located(executable), key, interrupted)
@@ -86,9 +92,8 @@ def check(
             raise
         return Checked(route, time.monotonic() - began, error.failure, executable, version)
     failure = verdict(question, watch, failure, found)
-    return Checked(
-        route, time.monotonic() - began, failure, executable, version, _notes(question, version, found, failure)
-    )
+    notes = (*_notes(question, version, found, failure), *left.notes)
+    return Checked(route, time.monotonic() - began, failure, executable, version, notes)
 
 
 def _direct(question: Question, key: str, timeout_s: float) -> Direct:
@@ -227,7 +232,8 @@ def bad_version(question: Question, version: str | None) -> Failure | None:
 
 
 def _notes(question: Question, version: str | None, found: Direct, failure: Failure | None) -> tuple[str, ...]:
-    notes = []
+    peak = peaks(question.provider, question.plan.route.model, datetime.now(UTC))
+    notes = [f"peak hours now: {rule}" for rule in peak]
     if version not in question.entry.versions:
         notes.append(f"{question.plan.route.harness} {version or 'of unknown version'} is not in the lock")
     if failure is None and not found.sent.ok:

@@ -19,7 +19,7 @@ import httpx
 from overnight.facts import CHATS
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.lockfile import ErrorRule, FreeProbe, Header, Speaks
-from overnight.wire import STREAM_TYPE, Judged, Stream, read_free
+from overnight.wire import STREAM_TYPE, Judged, Stream, parsed, read_free
 from overnight.wire import judge as judge  # as: who asks by other means reads the answer by it
 
 _K = FailureKind
@@ -128,13 +128,26 @@ def free(probe: FreeProbe, key: str, rules: Sequence[ErrorRule], timeout_s: floa
     Raises:
         ValueError: the probe proves a model, and none was given.
     """
+    return measured(probe, key, rules, timeout_s, model)[0]
+
+
+def measured(
+    probe: FreeProbe, key: str, rules: Sequence[ErrorRule], timeout_s: float = 15.0, model: str = ""
+) -> tuple[FreeReply, object]:
+    """As `free`, with the JSON object that came; empty where none did."""
     if "model" in probe.proves and not model:
         raise ValueError(f"{probe.url} needs a model")
     body = {"model": model, "messages": _QUESTION} if "model" in probe.proves else None
+    came: dict[str, Any] = {}
+
+    def read(status: int, _media_type: str, text: str) -> Judged:
+        came.update(parsed(text))
+        return read_free(probe, status, text, rules)
+
     with _client(timeout_s) as client:
         call = _Call(probe.method, probe.url, _free_headers(probe, key), body, "free probe")
-        got = _send(client, call, key, lambda status, _, text: read_free(probe, status, text, rules), timeout_s)
-    return FreeReply(proves=() if probe.key_as == "none" else probe.proves, **got)
+        got = _send(client, call, key, read, timeout_s)
+    return FreeReply(proves=() if probe.key_as == "none" else probe.proves, **got), came
 
 
 def _free_headers(probe: FreeProbe, key: str) -> dict[str, str]:

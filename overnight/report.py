@@ -59,7 +59,7 @@ class Verify(Check):
     flaky: bool = Field(False, description="It failed and then passed, so it says nothing of the commit")
 
 
-Because = Literal["shut", "away", "tried", "breaker"]
+Because = Literal["shut", "away", "tried", "breaker", "peak"]
 
 
 class PassedOver(_Record):
@@ -67,7 +67,8 @@ class PassedOver(_Record):
 
     route: Route
     because: Because = Field(
-        description="`shut`: proven broken; `away`: its host; `tried`: this task failed there; `breaker`: it was open"
+        description="`shut`: proven broken; `away`: its host; `tried`: this task failed there; `breaker`: it was open; "
+        "`peak`: its provider's peak hours"
     )
     failure: Failure | None = None
 
@@ -81,6 +82,7 @@ _BECAUSE: dict[Because, str] = {
     "away": "whose host was away",
     "tried": "where it had failed",
     "breaker": "which failed too often just then",
+    "peak": "in whose provider's peak hours nothing is to start",
 }
 
 

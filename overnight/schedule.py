@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from overnight.again import leaves_route, wait_before_next
 from overnight.breaker import GIVES_UP_AFTER, Breaker, answers_for, blamed, keys
-from overnight.deadline import spoken
+from overnight.deadline import too_late
 from overnight.decisions import Decision, Over, Start, Task, Turned, Wait
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.report import Because, PassedOver
@@ -27,8 +27,7 @@ class Schedule:
     """One batch. Tell it what happens, then ask `decide`; between two events nothing changes before `wake`.
 
     Args:
-        slots: Runs at a time by host.
-        concurrent: Runs at a time by provider, where there is such a limit.
+        slots: Runs at a time by host; `concurrent` by provider, where there is such a limit.
         deadline: Nothing starts from this moment on.
         canaries: False where nobody hears when a run first comes through: then only half-open breakers have one.
     """
@@ -53,6 +52,7 @@ class Schedule:
         self._with_canaries = canaries
         self.breakers = dict(breakers or {})
         self._shut: dict[Route, Failure] = {}
+        self.avoided: dict[Route, float] = {}  # nothing is to start on a route before its moment
         self._probed: set[Route] = set()
         self._canaries: dict[str, tuple[str, float]] = {}
         self._turned: list[Turned] = []
@@ -197,7 +197,7 @@ class Schedule:
         if doomed is not None:
             return Over(task.spec.id, doomed)
         if self._deadline is not None and now >= self._deadline:
-            return Over(task.spec.id, self._late(now))
+            return Over(task.spec.id, too_late(self._deadline))
         if waits:
             return Wait(None)
         if task.not_before > now:
@@ -215,10 +215,6 @@ class Schedule:
             return fail(_K.PREDECESSOR, seen), False
         return None, any(not each.over for each in others)
 
-    def _late(self, now: float) -> Failure:
-        at = spoken(self._deadline or now)
-        return fail(_K.DEADLINE, Evidence(source="clock", seen=f"the deadline {at} came before this attempt began"))
-
     def _choose(self, task: Task, number: int, now: float) -> Start | Over | Wait:
         """The best route that takes the task; one that is only busy is waited for, never passed over."""
         passed: list[PassedOver] = []
@@ -229,6 +225,10 @@ class Schedule:
             against = self._against(task, route)
             if against is not None:
                 passed.append(against)
+                continue
+            if now < self.avoided.get(route, now):
+                passed.append(PassedOver(route=route, because="peak"))
+                later.append(self.avoided[route])
                 continue
             until, canary, why = self._breakers_say(route, now)
             if until is not None and why is not None:

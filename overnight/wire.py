@@ -169,7 +169,7 @@ def judge(status: int, media_type: str, text: str, rules: Sequence[ErrorRule]) -
             return Judged(None, "HTTP 200, a message", stream.model)
         return Judged(_K.NETWORK, "HTTP 200; the stream ended before the answer did", stream.model)
     if status == 200:
-        message = _parsed(text)
+        message = parsed(text)
         if message.get("type") == "message" or message.get("object") == "response":
             return Judged(None, "HTTP 200, a message", _named(message))
     found = classify(read_body(status if status != 200 else None, text), rules)
@@ -237,7 +237,7 @@ class Stream:
                 self._name, self._data = "", []
 
     def _take(self, data: str) -> None:
-        event = _parsed(data)
+        event = parsed(data)
         kind = event.get("type")
         coded = kind is None and read_body(None, data).codes  # an error without an envelope
         if "error" in (self._name, kind) or event.get("error") or coded:
@@ -261,7 +261,7 @@ def read_free(probe: FreeProbe, status: int, text: str, rules: Sequence[ErrorRul
     that is there and says otherwise, in a body without any error, is the
     provider's word on what the probe is about: no money, or a used-up quota.
     """
-    body = _parsed(text)
+    body = parsed(text)
     said = {path: _at(body, path) for path in probe.good}
     shown = ", ".join(f"{path} is {json.dumps(value)}" for path, value in said.items() if value is not None)
     here = f"HTTP {status}, {shown}" if shown else f"HTTP {status}"
@@ -290,7 +290,7 @@ def _at(body: object, path: str) -> object:
     return body
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parsed(text: str) -> dict[str, Any]:
     """The JSON object in a text, empty when it is none."""
     try:
         body = json.loads(text)

@@ -18,7 +18,7 @@ from overnight.lockfile import Header
 from overnight.rehearsal import answers, chat, messages, refusals, responses
 from overnight.rehearsal.dialects import Why
 from overnight.rehearsal.faults import Fault, FaultKind
-from overnight.rehearsal.freecalls import FREE_CALLS, FreeCall
+from overnight.rehearsal.freecalls import FREE_CALLS, Account, FreeCall
 from overnight.rehearsal.model import Tape, probe_nonce, reply, turn_of
 from overnight.rehearsal.played import Played
 from overnight.rehearsal.refusals import Refusal
@@ -103,7 +103,7 @@ class Desk:
     async def _free(self, call: FreeCall, request: Request) -> Response:
         why = self._why_refused_free(call, request)
         if why is None:
-            return self._plain(request, None, call.good(self._site.balance))
+            return self._plain(request, None, call.good(Account(self._site.balance, self._site.used_percent)))
         if call.bad is not None and why is not Why.PLACE:
             return self._plain(request, None, call.bad(why))
         return self._plain(request, refusals.refuse(self._site.shape, why, wanted="Authorization"), {})

@@ -6,33 +6,46 @@ without any key: probes that pass wrongly are the reason they are here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from overnight.rehearsal.dialects import Shape, Why
 
 Body = dict[str, Any]
+_RESETS_S = 2 * 3600
+
+
+class Account(NamedTuple):
+    """Whose free call it is: whether it has money, and what of its plan's shortest window is used."""
+
+    money: bool = True
+    used_percent: int = 1
 
 
 @dataclass(frozen=True)
 class FreeCall:
     """One path of a shape.
 
-    `good` is the body for a key that is let in, by whether the account has
-    money. `key` "bearer" reads the Authorization header, whatever the site
-    takes for chats; "raw" reads it with and without `Bearer`. `bad` is the body
-    inside HTTP 200 for a key that is not let in; None refuses as a chat does.
+    `good` is the body for a key that is let in, by its account. `key` "bearer"
+    reads the Authorization header, whatever the site takes for chats; "raw"
+    reads it with and without `Bearer`. `bad` is the body inside HTTP 200 for a
+    key that is not let in; None refuses as a chat does.
     """
 
     path: str
     key: Literal["bearer", "raw", "none"]
-    good: Callable[[bool], Body]
+    good: Callable[[Account], Body]
     bad: Callable[[Why], Body] | None = None
 
 
-def _monitor(_: bool) -> Body:
-    windows = [{"type": "TOKENS_LIMIT", "unit": unit, "percentage": 1} for unit in (3, 6)]
+def _monitor(account: Account) -> Body:
+    resets_ms = int((time.time() + _RESETS_S) * 1000)
+    windows = [
+        {"type": "TOKENS_LIMIT", "unit": unit, "percentage": percent, "nextResetTime": resets_ms}
+        for unit, percent in ((3, account.used_percent), (6, 1))
+    ]
     return {"code": 200, "msg": "Operation successful", "success": True, "data": {"limits": windows, "level": "pro"}}
 
 
@@ -42,17 +55,17 @@ def _monitor_refuses(why: Why) -> Body:
     return {"code": 401, "msg": "token expired or incorrect", "success": False}
 
 
-def _moonshot(money: bool) -> Body:
-    left = 10.0 if money else 0.0
+def _moonshot(account: Account) -> Body:
+    left = 10.0 if account.money else 0.0
     return {"code": 0, "data": {"available_balance": left, "voucher_balance": 0.0, "cash_balance": left}}
 
 
-def _deepseek(money: bool) -> Body:
-    left = [{"currency": "USD", "total_balance": "10.00" if money else "0.00"}]
-    return {"is_available": money, "balance_infos": left}
+def _deepseek(account: Account) -> Body:
+    left = [{"currency": "USD", "total_balance": "10.00" if account.money else "0.00"}]
+    return {"is_available": account.money, "balance_infos": left}
 
 
-def _remains(_: bool) -> Body:
+def _remains(_: Account) -> Body:
     return {"model_remains": [], "base_resp": {"status_code": 0, "status_msg": "success"}}
 
 
@@ -61,16 +74,16 @@ def _remains_refuses(why: Why) -> Body:
     return {"base_resp": {"status_code": code, "status_msg": said}}
 
 
-def _listed(_: bool) -> Body:
+def _listed(_: Account) -> Body:
     return {"data": [{"id": "any/model"}]}
 
 
-def _openrouter_key(_: bool) -> Body:
+def _openrouter_key(_: Account) -> Body:
     return {"data": {"label": "rehearsal", "limit": None, "usage": 0, "is_free_tier": False}}
 
 
-def _openrouter_credits(money: bool) -> Body:
-    return {"data": {"total_credits": 10, "total_usage": 0 if money else 10}}
+def _openrouter_credits(account: Account) -> Body:
+    return {"data": {"total_credits": 10, "total_usage": 0 if account.money else 10}}
 
 
 # OpenRouter's base URL ends in /api: its paths are found with that part and without

@@ -30,6 +30,8 @@ class Site:
         answers_as: The model its answers name; None for the one that answers.
         clients: What the User-Agent of a chat must begin with; empty for any.
         balance: False answers every chat as an empty account is answered.
+        used_percent: What a free call tells of the plan's shortest window, where the shape has one; no chat is
+            refused for it.
         keys_elsewhere: Keys that are right in another region of the vendor, not here.
         outside_plan: Models that exist, and that the key's plan does not hold.
         needs_key: False lets everybody in, with any key or none.
@@ -47,6 +49,7 @@ class Site:
     answers_as: str | None = None
     clients: tuple[str, ...] = ()
     balance: bool = True
+    used_percent: int = 1
     keys_elsewhere: tuple[str, ...] = field(default=(), repr=False)
     outside_plan: tuple[str, ...] = ()
     needs_key: bool = True

@@ -72,7 +72,7 @@ def sites(batch: BatchSpec, lock: ProviderLock, trouble: Trouble) -> dict[str, S
 def staged(batch: BatchSpec, lock: ProviderLock, trouble: Trouble, url_of: Callable[[str], str], mark: str) -> Staged:
     """The batch as it is rehearsed, and its lock, which knows no address of a real provider.
 
-    Nobody is asked for approval and nothing is spread over workers. Where the
+    Nobody is asked for approval, no peak hour is waited for, and nothing is spread over workers. Where the
     trouble is a silence, every wait for it is cut short.
 
     Args:
@@ -94,7 +94,7 @@ def staged(batch: BatchSpec, lock: ProviderLock, trouble: Trouble, url_of: Calla
         shortened += _told(task, limits)
         if trouble.is_silent and timing is not None:
             shortened.append(f"{route.harness}: gives up on a request after {timing.request_timeout_s:g} s")
-    update = {"hosts": hosts, "tasks": tuple(tasks), "spread": False}
+    update = {"hosts": hosts, "tasks": tuple(tasks), "spread": False, "peak": "allow"}
     return Staged(batch.model_copy(update=update), new, tuple(dict.fromkeys(shortened)))
 
 

@@ -19,11 +19,18 @@ pytestmark = pytest.mark.full
 
 def rehearse(home: Path, *args: str) -> Done:
     home.mkdir(exist_ok=True)
-    program = Path(sys.executable).with_name("overnight")
+    program = str(Path(sys.executable).with_name("overnight"))
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return finished(
-        subprocess.Popen([program, "rehearse", *args], env=env, text=True, preexec_fn=heed_signals, **pipes)
+        subprocess.Popen(
+            [program, "rehearse", *args],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_signals,
+        )
     )
 
 

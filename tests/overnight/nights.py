@@ -31,7 +31,7 @@ from overnight.rehearsal.model import Shell, Tape
 from overnight.rehearsal.ssh import LoopbackHost, make_key
 from overnight.report import RunReport
 from overnight.route import Route
-from overnight.spec import BatchSpec, Budget, HostSpec, Limits, TaskSpec
+from overnight.spec import BatchSpec, Budget, HostSpec, Limits, Peak, TaskSpec
 
 KEY = "sk-rehearsal-fake-0123456789abcdef"
 MODEL = "rehearsal-large"
@@ -154,6 +154,7 @@ class Evening:
     base: str = "main"
     limits: Limits = field(default_factory=lambda: Limits(total_s=120, first_event_s=None, quiet_s=None, grace_s=0.5))
     budget: Budget = field(default_factory=Budget)
+    peak: Peak = "allow"
     told: list[str] = field(default_factory=list)
     state: Path = Path()
 
@@ -176,7 +177,7 @@ class Evening:
         self, *tasks: TaskSpec, batch_id: str = "b1", reveal: Callable[[str], str] | None = None
     ) -> Iterator[Night]:
         named = {"name": "t", "source": "t.yaml", "author": "Agent <a@b.c>"}
-        batch = BatchSpec(**named, hosts={"box": self.host}, tasks=tasks, budget=self.budget)
+        batch = BatchSpec(**named, hosts={"box": self.host}, tasks=tasks, budget=self.budget, peak=self.peak)
         self.state = self.directory / "state"
         ledger = Ledger(self.state, batch_id)
         if not ledger.directory.exists():

@@ -129,6 +129,7 @@ class World:
             assert {each.route for each in over.passed_over} == set(task.routes)
 
     def begin(self, start: Start) -> None:
+        assert self.now >= self.schedule.avoided.get(start.route, 0.0), "in peak hours"
         task = self.tasks[start.task_id]
         tried = self.attempts.setdefault(task.id, [])
         assert task.id not in self.running, "never two attempts of one task at once"
@@ -164,7 +165,7 @@ class World:
         better = task.routes[: task.routes.index(start.route)]
         assert [each.route for each in start.passed_over] == list(better), "no switch is silent"
         for each in start.passed_over:
-            assert each.failure is not None
+            assert (each.failure is None) == (each.because == "peak")
             if each.because == "tried":
                 last = [failure for route, failure in tried if route == each.route][-1]
                 assert last is not None
@@ -229,6 +230,8 @@ def nights(draw: st.DrawFn) -> World:
         deadline=deadline,
         breakers=breakers,
     )
+    for route in draw(st.sets(st.sampled_from(ROUTES))):
+        schedule.avoided[route] = NOON + draw(st.floats(1, 20_000))
     world = World(schedule, tasks, slots, concurrent, deadline, draw(st.lists(fates, min_size=1, max_size=12)))
     for route in ROUTES:
         failure = proven(K.AUTH_REJECTED) if draw(st.integers(0, 5)) == 0 else None
