@@ -174,6 +174,8 @@ class World:
                 assert last.retry is Retry.ELSEWHERE or away or late
             elif each.because == "shut":
                 assert each.route in self.shut
+            elif each.because == "peak":
+                assert self.now < self.schedule.avoided[each.route]
             else:
                 assert any(self.schedule.breaker(key).until is not None for key in keys(each.route))
 
