@@ -153,6 +153,7 @@ def private_server(state: Path, environ: Mapping[str, str], door: Door | None = 
     directory = state / "prefect"
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory = directory.resolve()  # it may outlive the link by which it was found
         users = (directory / "users.lock").open("a")
     except OSError as error:
         problem = f"cannot be written: {error.strerror}"
