@@ -137,12 +137,12 @@ def _ended_itself(run: RunReport, work: Work, agent: Agent, hits: list[Hit]) -> 
         yield FULL
     if agent.problem and any(0 < hit.until < agent.last + RECORDED_S for hit in fills):
         yield CRASHED  # there was room again when its end was recorded, and none for its last words
+    if any(hit.kind == "cancel" and hit.at < agent.last + RECORDED_S for hit in hits):
+        yield CANCELLED  # asked for earlier, the request may reach a host that was cut off in the agent's last moment
     for hit in hits:
         if agent.last - AT_ONCE_S < hit.at < agent.last + RECORDED_S:
             if hit.kind in LOST:
                 yield LOST[hit.kind]
-            if hit.kind == "cancel":
-                yield CANCELLED
             if hit.kind == "kill-agent":
                 yield KILLED
 
