@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from flows.prepare import Prepared, prepare, record, with_hosts
 from flows.progress import Progress
 from flows.rehearse import PROJECT, to_its_end
 from overnight import keyshape
+from overnight.clock import VARIABLE, Clock
 from overnight.failures import BadInput, FailureError
 from overnight.git import Repo, bare
 from overnight.harnesses import FOLDER_VARIABLE
@@ -37,6 +39,7 @@ from overnight.spec import BatchSpec, is_url
 from overnight.workspace import mirror_name
 
 Say = Callable[[str], None]
+_SPEED = 3600.0  # a window that opens in five hours is waited for all the same
 _PORTS = 5  # so many are tried before we say that a host has none for us
 # all that the batch gets of the user's environment: no key, no proxy, no Prefect of theirs
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TERM", "COLUMNS", "NO_COLOR", "TMPDIR", "TZ")
@@ -177,6 +180,7 @@ def _environment(environ: Mapping[str, str], directory: Path, given: Mapping[str
         **({FOLDER_VARIABLE: str(Path(declared).expanduser().absolute())} if declared else {}),
         **{keyshape.variable(name): site.key for name, site in given.items()},
         "PREFECT_HOME": str(directory / "state" / "prefect"),
+        VARIABLE: str(Clock(_SPEED, time.time())),
         "PYTHONPATH": str(PROJECT),
         "DO_NOT_TRACK": "1",
     }
@@ -192,8 +196,10 @@ def _opening(
         yield f"  {name}: emulated on this machine, in the words of {site.shape}, with a key made up for it"
     for name, way in ways.items():
         yield f"  {name}: {way}; works in {show.batch.hosts[name].directory}"
-    if show.shortened:
-        yield f"  shorter than on a real night: {'; '.join(show.shortened)}"
+    waits = "waits for a provider, an hour a second"
+    yield f"  shorter than on a real night: {'; '.join([*show.shortened, waits])}"
+    if prepared.batch.deadline is not None:
+        yield "  the deadline does not count"
     if any(task.approve for task in prepared.batch.tasks):
         yield "  nobody is asked to approve"
     if any(task.deliver.how != "branch" for task in prepared.batch.tasks):

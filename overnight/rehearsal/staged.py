@@ -94,7 +94,7 @@ def staged(batch: BatchSpec, lock: ProviderLock, trouble: Trouble, url_of: Calla
         shortened += _told(task, limits)
         if trouble.is_silent and timing is not None:
             shortened.append(f"{route.harness}: gives up on a request after {timing.request_timeout_s:g} s")
-    update = {"hosts": hosts, "tasks": tuple(tasks), "spread": False, "peak": "allow"}
+    update = {"hosts": hosts, "tasks": tuple(tasks), "spread": False, "peak": "allow", "deadline": None}
     return Staged(batch.model_copy(update=update), new, tuple(dict.fromkeys(shortened)))
 
 

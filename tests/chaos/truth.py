@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 from overnight.failures import FailureKind
 from overnight.report import RunReport
@@ -139,8 +140,10 @@ def _ended_itself(run: RunReport, work: Work, agent: Agent, hits: list[Hit]) -> 
         yield CRASHED  # there was room again when its end was recorded, and none for its last words
     if any(hit.kind == "cancel" and hit.at < agent.last + RECORDED_S for hit in hits):
         yield CANCELLED  # asked for earlier, the request may reach a host that was cut off in the agent's last moment
+    of_check = run.failure is not None and any(each.seen.startswith("the check:") for each in run.failure.evidence)
+    recorded_s = inf if of_check else RECORDED_S  # its check was running on, with a supervisor of its own
     for hit in hits:
-        if agent.last - AT_ONCE_S < hit.at < agent.last + RECORDED_S:
+        if agent.last - AT_ONCE_S < hit.at < agent.last + recorded_s:
             if hit.kind in LOST:
                 yield LOST[hit.kind]
             if hit.kind == "kill-agent":
