@@ -12,6 +12,8 @@ BACKOFF_S = (30.0, 120.0, 300.0)
 # jitter is on top, so that a provider's own time is never anticipated
 JITTER = 0.2
 STALLS = 1
+PATIENCE_S = 12 * 3600.0
+"""So long a night without a deadline waits for a route: a week's window is no matter of one night."""
 _WAYS = (FailureKind.HOST_UNREACHABLE, FailureKind.NETWORK)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from overnight.again import leaves_route, wait_before_next
+from overnight.again import PATIENCE_S, leaves_route, wait_before_next
 from overnight.breaker import GIVES_UP_AFTER, Breaker, answers_for, blamed, keys
 from overnight.deadline import too_late
 from overnight.decisions import Decision, Over, Start, Task, Turned, Wait
@@ -232,7 +232,7 @@ class Schedule:
                 continue
             until, canary, why = self._breakers_say(route, now)
             if until is not None and why is not None:
-                in_time = self._deadline is None or until < self._deadline
+                in_time = until < (self._deadline or now + PATIENCE_S)
                 if in_time and any(self.breaker(key).reset for key in keys(route)):
                     return Wait(until)
                 passed.append(PassedOver(route=route, because="breaker", failure=why))
@@ -342,7 +342,7 @@ class Schedule:
         wait_s = self._wait_s(task)
         if wait_s:
             task.not_before = now + wait_s
-            if self._deadline is not None and task.not_before >= self._deadline:
+            if task.not_before >= (self._deadline or now + PATIENCE_S):
                 task.left[route], task.not_before = failure, now
 
     def _wait_s(self, task: Task) -> float | None:

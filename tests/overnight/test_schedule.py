@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -246,3 +247,18 @@ def nights(draw: st.DrawFn) -> World:
 @given(nights())
 def test_whatever_happens_the_night_keeps_its_rules_and_ends(world: World) -> None:
     world.live()
+
+
+@pytest.mark.parametrize(("opens_h", "waits"), [(5, True), (7 * 24, False)])
+def test_without_a_deadline_a_window_of_the_night_is_waited_for_and_one_of_the_week_is_not(
+    opens_h: float, waits: bool
+) -> None:
+    task = TaskSpec(id="t", repo="/r", base="main", instruction="x", route=ROUTES[0], limits=Limits(), field="tasks[0]")
+    schedule = Schedule([task], batch_id="b", slots={"a": 1})
+    schedule.probed(ROUTES[0], proven(K.QUOTA_WINDOW, retry_after_s=opens_h * 3600), NOON)
+    found = [each for each in schedule.decide(NOON) if isinstance(each, Over)]
+    assert (found == []) == waits
+    assert schedule.wake(NOON) == (NOON + opens_h * 3600 if waits else None)
+    if not waits:
+        assert found[0].why
+        assert found[0].why.kind is K.QUOTA_WINDOW
