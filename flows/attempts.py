@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +171,10 @@ async def _preflight(night: Night, task: TaskSpec) -> None:
 
 
 def in_slots(slot: Slot) -> Carry:
-    """One attempt a start, in this process, once there is room for it."""
+    """One attempt a start, in this process, once there is room for it; what lives already takes its room anyway."""
 
     async def carry(night: Night, task: TaskSpec, start: Start, conductor: Conductor) -> list[RunReport]:
-        async with slot(night, task):
+        async with nullcontext() if start.adopted else slot(night, task):
             if not start.adopted and conductor.against(task) is not None:
                 return []
             run_id = f"{night.ledger.batch_id}.{task.id}.{start.attempt}"

@@ -25,6 +25,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from flows.private_server import OutOfReach
 from overnight.night import Night
 from overnight.spec import TaskSpec
+from tasks.calls import in_thread
 
 # the shortest that Prefect 3.8.8 allows; so long is a slot lost after its holder was killed
 _LEASE_S = 60.0
@@ -33,6 +34,8 @@ _AGAIN_S = 5.0
 # another batch gets its turn after this long, and a slot nobody here wants goes back at once
 _HAND_ON_S = 60.0
 _UNWANTED_S = 0.3
+# so long a resumed batch asks for a slot that a killed start of its own may still hold
+_HEIR_S = 2.0
 
 
 def host_limit(host: str) -> str:
@@ -85,12 +88,16 @@ class Room:
     def __init__(self) -> None:
         self._spare: dict[tuple[str, ...], list[_Lease]] = {}
         self._made: dict[str, asyncio.Task[None]] = {}
+        self._inherits_until: float | None = None
 
     @asynccontextmanager
     async def slot(self, night: Night, task: TaskSpec) -> AsyncIterator[None]:
         """Waits until both are free; a task that shall end waits no longer, and what already runs needs no slot."""
         host, provider = task.route.host, task.route.provider
         names = (host_limit(host), provider_limit(provider))
+        if self._inherits_until is None:
+            living = await in_thread(night.ledger.living)
+            self._inherits_until = time.monotonic() + (_LEASE_S if living else 0.0)
         await self._ready(names[0], night.batch.hosts[host].slots, exactly=True)
         if (allowed := night.lock.concurrency().get(provider)) is not None:
             await self._ready(names[1], allowed, exactly=False)
@@ -103,15 +110,24 @@ class Room:
                 self._hand_on(lease)
 
     async def _taken(self, night: Night, task: TaskSpec, names: tuple[str, ...]) -> _Lease | None:
-        """A new lease; None when the task shall end, or Prefect is away."""
+        """A new lease; None when the task shall end, or Prefect is away.
+
+        None also in the first minute of a batch whose runs live without a controller: who was killed holds its leases
+        for so long, and they count as this one's.
+        """
         while night.wish(task.id) is None:
             lease = _Lease(names)
             lease.keeper = asyncio.create_task(lease.keep())
             holds = asyncio.create_task(lease.held.wait())
-            await asyncio.wait({lease.keeper, holds}, return_when=asyncio.FIRST_COMPLETED)
+            inherits = time.monotonic() < (self._inherits_until or 0.0)
+            either = {lease.keeper, holds}
+            await asyncio.wait(either, timeout=_HEIR_S if inherits else None, return_when=asyncio.FIRST_COMPLETED)
             holds.cancel()
             if lease.held.is_set():
                 return lease
+            if not lease.keeper.done():
+                lease.keeper.cancel()
+                return None
             error = lease.keeper.exception()
             if isinstance(error, AcquireConcurrencySlotTimeoutError):
                 continue

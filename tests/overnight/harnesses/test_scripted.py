@@ -77,12 +77,15 @@ def test_works_with_a_model_until_the_commit(provider: EmulatedProvider, tmp_pat
     assert [e.act for e in ran.events] == [
         Act.INIT,
         Act.WAITING,
+        Act.OTHER,
         Act.TOOL_STARTED,
         Act.TOOL_ENDED,
         Act.WAITING,
+        Act.OTHER,
         Act.SPOKE,
         Act.RESULT,
     ]
+    assert [bool(e.usage) for e in ran.events if e.act is Act.OTHER] == [True, True]
     assert (ran.events[-1].ok, ran.events[-1].tokens, ran.events[-2].model) == (True, 220, MODEL)
     assert kind(ran) is None
 
