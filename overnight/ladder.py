@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from urllib.parse import urlsplit
 
 from overnight.events import Act
@@ -204,7 +205,8 @@ def _children(sample: Sample, transcript: Transcript, at_s: float) -> list[Proce
     """
     program = next((_program(each) for each in sample.processes if each.main), "")
     own = {each.pid for each in sample.sockets}
-    first_s = transcript.said[0].at_s - _HEARD_S if transcript.said else 0.0
+    # by two clocks a child that was started at once may be a moment older than its run
+    first_s = transcript.said[0].at_s - _HEARD_S if transcript.said else -inf
     return [
         each
         for each in sample.processes

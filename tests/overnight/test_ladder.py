@@ -148,6 +148,10 @@ def test_a_command_older_than_the_silence_that_is_still_reported_open() -> None:
     ("sample", "rung"),
     [
         (seen(child("node hook.js", waits_in="ep_poll", age_s=60)), Rung.START_CHILD),
+        (
+            seen(child("node hook.js", waits_in="ep_poll", age_s=100_000)),
+            Rung.START_CHILD,
+        ),  # older than the run, by its clock
         (seen(child("node hook.js", age_s=60, cpu_delta_s=0.8)), Rung.IDLE),
         (seen(child("bash hook", age_s=60), sockets=(PEER,)), Rung.NO_ANSWER),
         (seen(), Rung.START_IDLE),
