@@ -23,7 +23,7 @@ _OUTCOME, _PLAN, _PREFLIGHT = (f"{_O}test_{n}.py::" for n in ("outcome", "plan",
 _SUPERVISOR, _WATCH = (f"{_O}test_{n}.py::" for n in ("supervisor", "watch"))
 _SILENT, _WIRE, _WORKSPACE = (f"{_O}test_{n}.py::test_" for n in ("silent_runs", "wire", "workspace"))
 _TRANSPORT, _EVENING = f"{_O}test_transport_mistakes.py::test_", "tests/flows/test_night.py::test_"
-_RETRIES, _ENGINE = "tests/tasks/test_retries.py::test_", "tests/tasks/test_engine.py::test_"
+_AGAIN, _ENGINE = "tests/overnight/test_again.py::test_", "tests/tasks/test_engine.py::test_"
 _HARNESS = f"{_O}harnesses/test_contract.py::TestEveryHarness::test_"
 
 TRANSPORT: Mapping[str, tuple[str, ...]] = {
@@ -113,7 +113,7 @@ NAMES_AND_RETRIES: Mapping[str, tuple[str, ...]] = {
         f"{_HARNESS}the_instruction_is_one_argument_and_the_last",
     ),
     "a retry without end of what fails at once": (
-        f"{_RETRIES}the_last_attempt_is_the_last",
+        f"{_AGAIN}the_last_attempt_is_the_last",
         f"{_ENGINE}auth_is_called_exactly_once",
     ),
     "no output taken for a rate limit": (
@@ -122,7 +122,7 @@ NAMES_AND_RETRIES: Mapping[str, tuple[str, ...]] = {
         f"{_O}test_failures.py::test_at_night_an_unproven_name_becomes_unknown_and_says_so",
     ),
     "one flat pause for every kind of limit": (
-        f"{_RETRIES}the_provider_s_own_reset_time_goes_first",
+        f"{_AGAIN}the_provider_s_own_time_is_honoured_and_never_anticipated",
         f"{_FAULTS}a_rate_limit_keeps_the_time_the_provider_named",
     ),
     "more runs on one key than the provider bears": (
