@@ -29,7 +29,8 @@ M = TypeVar("M", bound=BaseModel)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 # keys of providers are in the environment too, and what stands in a batch file reaches argv, records and logs
 _VERBATIM = ("instruction", "verify")
-_OF_THE_BATCH = ("schema", "name", "author", "spread", "deadline", "wrap_up_s", "hosts")
+_SAID_ONCE = ("author", "budget", "peak", "deadline", "wrap_up_s")
+_OF_THE_BATCH = ("schema", "name", "spread", "hosts", *_SAID_ONCE)
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$(.*)", re.DOTALL | re.MULTILINE)
 # a password in any URL; in http also a user alone, which is how access tokens are written
 _CREDENTIALS = re.compile(r"://[^/@]*:[^/]*@|^https?://[^/]*@", re.IGNORECASE)
@@ -98,9 +99,7 @@ def _completed(raw: dict[str, Any], source: str, folder: Path, variables: Mappin
     if batch.deadline is not None:
         deadline_at(batch.deadline, datetime.now(UTC), source)
     hosts = {name: _with_paths(host, source, f"hosts.{name}", folder) for name, host in batch.hosts.items()}
-    same = {
-        name: getattr(batch, name) for name in ("name", "author", "spread", "budget", "peak", "deadline", "wrap_up_s")
-    }
+    same = {name: getattr(batch, name) for name in ("name", "spread", *_SAID_ONCE)}
     return BatchSpec(**same, source=source, hosts=hosts, tasks=tasks)
 
 
@@ -146,10 +145,10 @@ def _hosts_of(route: object) -> list[str]:
 def _merged(parts: Sequence[BatchSpec], files: Sequence[Path]) -> BatchSpec:
     """One batch of several. What only one of them says holds for all; what two say must agree."""
     said: dict[str, Any] = {}
-    usual = {"name": "batch", **{f: BatchFile.model_fields[f].default for f in ("author", "deadline", "wrap_up_s")}}
+    usual = {"name": "batch", **{field: BatchFile.model_fields[field].default for field in _SAID_ONCE}}
     for file, part in zip(files, parts, strict=True):
         hosts = {f"hosts.{name}": host for name, host in part.hosts.items() if host != HostSpec(block=name)}
-        whole = {name: getattr(part, name) for name in ("name", "author", "deadline", "wrap_up_s")}
+        whole = {name: getattr(part, name) for name in usual}
         for field, value in {**whole, **hosts}.items():
             if value != usual.get(field) and said.setdefault(field, value) != value:
                 raise BadInput(str(file), field, "differs from an earlier file", "Write it once")

@@ -116,3 +116,14 @@ def test_a_time_of_day_is_the_next_one_after_the_batch_began() -> None:
     assert deadline_at("22:31", begun, "f") - begun == timedelta(minutes=1)
     assert deadline_at("22:30", begun, "f") == datetime(2026, 11, 30, 22, 30).astimezone()
     assert deadline_at("2026-12-01T07:00+01:00", begun, "f") == datetime(2026, 12, 1, 6, 0, tzinfo=UTC)
+
+
+def test_what_a_batch_may_spend_can_stand_in_one_markdown_file_of_several(tmp_path: Path) -> None:
+    front = "repo: app\nroute: {host: box, harness: claude-code, provider: zai, model: glm-5.2}\n"
+    for name, more in (("one", ""), ("two", "budget: {max_tokens: 1000}\npeak: avoid\n")):
+        (tmp_path / f"{name}.md").write_text(f"---\n{front}{more}---\n\nDo it\n")
+    batch = load([tmp_path / "one.md", tmp_path / "two.md"], {})
+    assert (batch.budget.max_tokens, batch.peak) == (1000, "avoid")
+    (tmp_path / "one.md").write_text(f"---\n{front}budget: {{max_tokens: 1}}\n---\n\nDo it\n")
+    with pytest.raises(BadInput, match="differs from an earlier file"):
+        load([tmp_path / "one.md", tmp_path / "two.md"], {})
