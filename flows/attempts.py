@@ -21,16 +21,14 @@ from flows.handing import handed_over
 from flows.outage import Patience, is_away
 from flows.refusals import refusal
 from flows.wishes import heeded
-from overnight.alarm import sounded
-from overnight.attribution import attributed
 from overnight.decisions import Start
 from overnight.failures import Evidence, Failure, FailureError, FailureKind, OvernightError, fail
 from overnight.ledger import Ledger
-from overnight.night import Night, Stages, now
+from overnight.night import Night, Stages
 from overnight.preflight import Checked
-from overnight.report import EXIT_INTERRUPTED, BatchReport, RunReport, count, exit_code, kills, last_attempts
+from overnight.report import EXIT_INTERRUPTED, BatchReport, RunReport, last_attempts
+from overnight.reporting import batch_report
 from overnight.spec import TaskSpec
-from overnight.totals import spent
 from tasks.announce import route_shut
 from tasks.board import open_board
 from tasks.collect import collect
@@ -63,7 +61,7 @@ async def carry_out(
         ending: It was cancelled: nothing new is started, and what runs is ended and collected.
         whole: `carry` makes all attempts of a task.
     """
-    spec, started_at = ledger.reopen()
+    spec, _ = ledger.reopen()
     desk = DESK.get()
     night = night_of(ledger)
     desk.opened(night)
@@ -77,22 +75,7 @@ async def carry_out(
             await mark_flow_run(tags, flow_name or f"batch {spec.name}")
             async with heeded(night):
                 runs = await handed_over(night, await _every_task(night, carry, probed=probed or ending, whole=whole))
-            report = BatchReport(
-                batch_id=ledger.batch_id,
-                name=spec.name,
-                started_at=started_at,
-                ended_at=now(),
-                exit_code=exit_code(runs, interrupted=night.interrupt is not None),
-                routes=night.routes(),
-                runs=runs,
-                counts=count(runs),
-                source=spec.source,
-                attribution=attributed(runs),
-                alarm=sounded(runs),
-                spent=spent(runs),
-                kills=kills(runs),
-                spared=sum(run.monitor.spared for run in runs if run.monitor),
-            )
+            report = batch_report(night, runs)
             await publish(night, report)
         if night.interrupt == "cancel":
             night.ends.served()

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +26,6 @@ from flows.tables import show
 from flows.terminal import print_json
 from overnight import past, sweep
 from overnight.adopt import Unread, adopt, followed
-from overnight.alarm import sounded
-from overnight.attribution import attributed
 from overnight.failures import BadInput, CollectError, Evidence, FailureError, FailureKind, HostError, fail
 from overnight.git import bare
 from overnight.handle import RunHandle
@@ -38,11 +36,11 @@ from overnight.night import Night, Stages, now
 from overnight.past import Entry
 from overnight.plan import RunPlan
 from overnight.preflight import Checked
-from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED, BatchReport, RunReport, count, exit_code
+from overnight.report import EXIT_FAILED, EXIT_SUCCEEDED, BatchReport, RunReport, exit_code
+from overnight.reporting import batch_report
 from overnight.spec import TaskSpec
 from overnight.station import GONE_S
 from overnight.sweep import Found, Place
-from overnight.totals import spent
 from overnight.workspace import home_of
 from tasks.calls import in_thread
 from tasks.publish import publish
@@ -137,7 +135,7 @@ async def _batch(round_: Round, ledger: Ledger) -> None:
 
 
 async def _settle(round_: Round, ledger: Ledger, open_: Sequence[Entry]) -> None:
-    spec, started_at = ledger.reopen()
+    spec, _ = ledger.reopen()
     night = night_of(ledger)
     tasks = {task.id: task for task in spec.tasks}
     for route in spec.routes:
@@ -152,7 +150,7 @@ async def _settle(round_: Round, ledger: Ledger, open_: Sequence[Entry]) -> None
                 raise fault
         if any(entry.outcome for entry in open_):
             await delivered(night, [run for task in spec.tasks for run in night.ledger.attempts(task.id)])
-            await publish(night, _report(night, started_at))
+            await publish(night, _report(night))
     finally:
         await in_thread(night.close)
 
@@ -211,28 +209,17 @@ def _regained(place: Place, entry: Entry, found: Found) -> RunHandle:
     )
 
 
-def _report(night: Night, started_at: datetime) -> BatchReport:
+def _report(night: Night) -> BatchReport:
     """The batch as it stands now: what is decided, what is left on hosts, what was never begun.
 
     Routes and tasks that nothing new is known of stay as the batch itself reported them.
     """
     before = past.report(night.ledger)
     runs = tuple(run for task in night.batch.tasks for run in _stand(night, task, before))
+    unprobed = tuple(route.model_copy(update={"preflight_s": None}) for route in night.routes())
     undone = any(run.left_running or not run.run_id for run in runs)
-    return BatchReport(
-        batch_id=night.ledger.batch_id,
-        name=night.batch.name,
-        started_at=started_at,
-        ended_at=now(),
-        exit_code=exit_code(runs, interrupted=undone),
-        routes=before.routes if before else tuple(r.model_copy(update={"preflight_s": None}) for r in night.routes()),
-        runs=runs,
-        counts=count(runs),
-        source=night.batch.source,
-        attribution=attributed(runs),
-        alarm=sounded(runs),
-        spent=spent(runs),
-    )
+    routes = before.routes if before else unprobed
+    return batch_report(night, runs, exit_code=exit_code(runs, interrupted=undone), routes=routes)
 
 
 def _stand(night: Night, task: TaskSpec, before: BatchReport | None) -> list[RunReport]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from prefect import get_run_logger
 
 from flows.approval import approved
-from overnight.delivery import as_it_stands, awaiting, is_due, unsent
+from overnight.delivery import awaiting, is_due, unsent
 from overnight.night import Night
 from overnight.report import RunReport, last_attempts
+from overnight.reporting import batch_report
 from tasks.calls import in_thread
 from tasks.deliver import deliver
 from tasks.publish import write_pages
@@ -25,7 +26,7 @@ async def handed_over(night: Night, runs: Sequence[RunReport]) -> tuple[RunRepor
     """
     first = await delivered(night, runs)
     if awaiting(first) and not night.interrupt:
-        await in_thread(write_pages, night, as_it_stands(night, first))
+        await in_thread(write_pages, night, batch_report(night, first))
     return await delivered(night, await approved(night, first))
 
 

@@ -7,42 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from overnight.alarm import sounded
-from overnight.attribution import attributed
 from overnight.failures import BadInput
 from overnight.forge import Forge, Offer, project_of, request
 from overnight.git import GitError, Repo
 from overnight.handover import Handed, held
 from overnight.morning import many
-from overnight.night import Night, now
+from overnight.night import Night
 from overnight.outgoing import findings
 from overnight.outgoing import handed as handed_words
-from overnight.printable import one_line
+from overnight.printable import fenced, one_line
 from overnight.push import Refused, address, push, shown
-from overnight.report import BatchReport, RunReport, count, exit_code, last_attempts
+from overnight.report import RunReport, last_attempts
 from overnight.spec import TaskSpec, is_url
 
 
 def awaiting(runs: Sequence[RunReport]) -> list[RunReport]:
     """The runs whose commits wait for a person's word."""
     return [run for run in last_attempts(runs) if run.approved is False and not run.left_running]
-
-
-def as_it_stands(night: Night, runs: Sequence[RunReport]) -> BatchReport:
-    """The batch before a person has said their word, for its pages."""
-    return BatchReport(
-        batch_id=night.ledger.batch_id,
-        name=night.batch.name,
-        started_at=night.ledger.reopen()[1],
-        ended_at=now(),
-        exit_code=exit_code(runs, interrupted=night.interrupt is not None),
-        routes=night.routes(),
-        runs=tuple(runs),
-        counts=count(runs),
-        source=night.batch.source,
-        attribution=attributed(runs),
-        alarm=sounded(runs),
-    )
 
 
 def offer(runs: Sequence[RunReport], search_path: str) -> str:
@@ -58,9 +39,10 @@ def offer(runs: Sequence[RunReport], search_path: str) -> str:
         except GitError as error:
             files = f"cannot be shown: {error}"
         lines = [f"### {run.task_id}: {run.state}, {many(len(run.commits), 'commit')}, {run.diffstat}", ""]
-        lines += _code([*(f"{commit.sha[:10]} {commit.subject}" for commit in run.commits), "", *files.splitlines()])
+        commits = [f"{commit.sha[:10]} {commit.subject}" for commit in run.commits]
+        lines += fenced("\n".join([*commits, "", files]))
         if run.guards:
-            lines += ["", "What the guards found:", "", *_code(findings(run, 20))]
+            lines += ["", "What the guards found:", "", *fenced("\n".join(findings(run, 20)))]
         lines += ["", f"`git -C {run.repo} diff {base[:12]} {tip[:12]}`", ""]
         parts.append("\n".join(lines))
     return "\n".join(parts)
@@ -182,26 +164,20 @@ def public(run: RunReport) -> str:
     lines = [
         f"{many(len(run.commits), 'commit')} by {run.harness} with {run.model} of {run.provider}, run by overnight."
     ]
-    lines += ["", *_code([*(f"{each.sha[:10]} {one_line(each.subject)}" for each in run.commits), run.diffstat]), ""]
+    commits = [f"{each.sha[:10]} {one_line(each.subject)}" for each in run.commits]
+    lines += ["", *fenced("\n".join([*commits, run.diffstat])), ""]
     if run.verify:
         passed = "passed" if run.verify.exit_code == 0 else "did not pass"
-        lines += ["Its check " + passed + ":", "", *_code([one_line(run.verify.command)]), ""]
+        lines += ["Its check " + passed + ":", "", *fenced(one_line(run.verify.command)), ""]
     else:
         lines += ["It had no check.", ""]
     if run.guards:
-        lines += ["What the guards found in the diff:", "", *_code(findings(run, 20)), ""]
+        lines += ["What the guards found in the diff:", "", *fenced("\n".join(findings(run, 20))), ""]
     return "\n".join(lines).rstrip()
 
 
 def _task(night: Night, run: RunReport) -> TaskSpec:
     return next(task for task in night.batch.tasks if task.id == run.task_id)
-
-
-def _code(lines: Sequence[str]) -> list[str]:
-    """A block of code that nothing in it can end: its fence is longer than any run of backticks there."""
-    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return [fence, *lines, fence]
 
 
 def deliver(night: Night, run: RunReport) -> RunReport:

@@ -111,6 +111,7 @@ GROUPS = (
         "spending",
         "monitor",
         "night",
+        "reporting",
         "delivery",
         "sweep",
         "adopt",
