@@ -118,6 +118,9 @@ class Conductor:
         for task_id in self.schedule.idle:
             if (why := refusal(self.night, self._task(task_id))) is not None:
                 self.schedule.refused(task_id, why)
+        for route in self.night.batch.routes:  # a run says so before it is collected, and ends after that
+            if (shut := self._shut(route)) is not None:
+                self.schedule.probed(route, shut, self._clock.now())
         for provider in {route.provider for route in self.night.batch.routes}:
             if (spent := self.night.spending.refusal(provider)) is not None:
                 self.schedule.spent(provider, spent)
@@ -277,8 +280,12 @@ class Conductor:
         """Why a start that was decided a while ago must not be made any more."""
         if self.deadline is not None and self._clock.now() >= self.deadline:
             return too_late(self.deadline)
-        spent = self.night.spending.refusal(task.route.provider)
-        return refusal(self.night, task) or self.night.shut_by(task.route) or spent
+        return refusal(self.night, task) or self._shut(task.route) or self.night.spending.refusal(task.route.provider)
+
+    def _shut(self, route: Route) -> Failure | None:
+        """What shuts a route for the rest of the night; a window that preflight found used up opens again."""
+        found = self.night.shut_by(route)
+        return found if found is not None and found.shuts_for_good else None
 
     @property
     def waited_s(self) -> float:

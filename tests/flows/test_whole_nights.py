@@ -144,6 +144,24 @@ def test_a_used_up_window_is_waited_for(here: Planted) -> None:
         assert f"breaker: {words}" in done.err
 
 
+def test_a_window_that_preflight_finds_used_up_is_waited_for(here: Planted) -> None:
+    opens = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=45)
+    here.provider.set_fault("first", Fault(FaultKind.WINDOW_USED_UP, resets_at=opens))
+    when(lambda: datetime.now(UTC) >= opens, lambda: here.provider.set_fault("first", None))
+    late = opens + timedelta(seconds=90)
+    tasks = [{"id": f"t{i}", "instruction": WORK, "route": here.route()} for i in range(2)]
+    report, done = here.run(tasks, deadline=late.isoformat(timespec="seconds"))
+    assert done.code == 0, done.err
+    assert [(run.task_id, run.attempt, run.state) for run in report.runs] == [
+        ("t0", 1, "succeeded"),
+        ("t1", 1, "succeeded"),
+    ]
+    [route] = report.routes
+    assert (route.state, any("quota-window" in note for note in route.notes)) == ("open", True)
+    assert (min(call.at for call in here.asked("first")) - opens).total_seconds() >= 0
+    assert done.err.count("half-open, one task tries it") == 2, "the route's breaker, and its provider's"
+
+
 def test_a_provider_that_dies_at_half_time_costs_only_what_can_go_nowhere_else(here: Planted) -> None:
     first, both = here.route(), [here.route(), here.route(provider="second")]
     well, task = ["a0", "a1"], {"instruction": WORK, "after": ["a0", "a1"]}
