@@ -84,16 +84,10 @@ class Browser:
         self.open("blocks/catalog")  # the page of blocks has a search of its own, which takes one back to it
         # it searches names, whatever their case; what the slug finds is nothing, once the search has begun
         self.page.get_by_placeholder("Search").fill(slug.replace("-", " "))
-        link, first = (
-            self.page.locator(f'a[href*="/blocks/catalog/{slug}/create"]'),
-            self.page.get_by_label("Name", exact=True),
-        )
-        for _ in range(5):  # a search that is late takes the page back to the catalog, and one goes there again
-            self._follow(link, "/create")
-            expect(first.or_(link).first).to_be_visible()
-            if first.is_visible():
-                break
-        first.fill(name)
+        # a moment after the last letter it goes to an address of its own, from wherever one is by then
+        self.page.wait_for_url(re.compile(re.escape(f"blockName={slug.replace('-', '+')}")))
+        self._follow(self.page.locator(f'a[href*="/blocks/catalog/{slug}/create"]'), "/create")
+        self.page.get_by_label("Name", exact=True).fill(name)
         self.fill(fields)
 
     def new_run(self, deployment: str) -> None:
