@@ -39,7 +39,7 @@ class Frames:
 
     def _read(self, line: bytes) -> dict[str, Any]:
         try:
-            frame: dict[str, Any] = json.loads(line)
+            frame: dict[str, Any] = json.loads(line.decode())  # of bytes it would guess the encoding, for each frame
         except ValueError as error:
             raise self._broken(f"a frame cannot be read: {line[:80]!r}") from error
         return frame

@@ -60,6 +60,8 @@ class Watch:
         self._spoke = False
         self._heard = False
         self._asked_s: float | None = None
+        self._progress: Progress | None = None
+        self._stale = True
         self.transcript = Transcript()
         self.meter = Meter()
         self.first_event_s: float | None = None
@@ -77,6 +79,7 @@ class Watch:
 
     def take(self, event: RunEvent) -> list[Said]:
         """Account for one event; returns the agent events in it that are worth a line to a person."""
+        self._stale = True
         match event:
             case Output(stream=stream, data=data):
                 return self._output(stream, data)
@@ -119,6 +122,11 @@ class Watch:
 
     def progress(self) -> Progress | None:
         """The clocks as of the last heartbeat that counts; None before it."""
+        if self._stale:  # it is asked for several times after each event, and for nothing between two
+            self._progress, self._stale = self._measured(), False
+        return self._progress
+
+    def _measured(self) -> Progress | None:
         beat = self._beat if self._spoke else self._beat_before
         if beat is None:
             return None

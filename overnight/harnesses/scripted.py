@@ -83,9 +83,6 @@ def diagnose(transcript: Transcript, rules: Sequence[ErrorRule], names: Mapping[
 
 
 def _read(line: Fields) -> list[AgentEvent]:
-    text, tool = field(line, "text", str) or "", field(line, "tool", str)
-    status, error = field(line, "status", int), field(line, "error", str)
-    ok = field(line, "ok", bool)
     match line.get("type"):
         case "init":
             return [AgentEvent(Act.INIT, model=field(line, "model", str), version=field(line, "version", str))]
@@ -93,19 +90,31 @@ def _read(line: Fields) -> list[AgentEvent]:
             return [AgentEvent(Act.WAITING)]
         case "retry":
             attempt, delay_s = field(line, "attempt", int), field(line, "delay_s", float)
-            return [AgentEvent(Act.RETRYING, text, error, status, attempt, delay_s)]
+            return [AgentEvent(Act.RETRYING, *_trouble(line), attempt, delay_s)]
         case "tool_started":
+            tool = field(line, "tool", str)
             call = digest(tool, line.get("command"))
             return [AgentEvent(Act.TOOL_STARTED, tool=tool, model=field(line, "model", str), print=call)]
         case "tool_ended":
-            return [AgentEvent(Act.TOOL_ENDED, tool=tool, ok=ok, print=digest(ok, text))]
+            ok, tool = field(line, "ok", bool), field(line, "tool", str)
+            return [AgentEvent(Act.TOOL_ENDED, tool=tool, ok=ok, print=digest(ok, _text(line)))]
         case "text":
-            return [AgentEvent(Act.SPOKE, text, model=field(line, "model", str))]
+            return [AgentEvent(Act.SPOKE, _text(line), model=field(line, "model", str))]
         case "usage":
             fresh, output = (max(0, field(line, name, int) or 0) for name in ("input", "output"))
             return [AgentEvent(Act.OTHER, usage={field(line, "model", str) or "": Usage(fresh=fresh, output=output)})]
         case "error":
-            return [AgentEvent(Act.ERROR, text, error, status)]
+            return [AgentEvent(Act.ERROR, *_trouble(line))]
         case "result":
-            return [AgentEvent(Act.RESULT, text, error, status, ok=bool(ok), tokens=field(line, "tokens", int))]
+            ok, tokens = bool(field(line, "ok", bool)), field(line, "tokens", int)
+            return [AgentEvent(Act.RESULT, *_trouble(line), ok=ok, tokens=tokens)]
     return []
+
+
+def _text(line: Fields) -> str:
+    return field(line, "text", str) or ""
+
+
+def _trouble(line: Fields) -> tuple[str, str | None, int | None]:
+    """Text, error and status, as an event has them in this order."""
+    return _text(line), field(line, "error", str), field(line, "status", int)
