@@ -65,7 +65,7 @@ class Yard:
         self.rounds += 1
         place = self.directory / f"round-{self.rounds}"
         place.mkdir()
-        (place / "steps.sh").write_text(self._steps(place))
+        (place / "steps.sh").write_text("\n".join(["set -e", *self.steps(place, "$1"), ""]))
         return place
 
     def ssh(self, control: Path | None = None) -> list[str]:
@@ -73,12 +73,15 @@ class Yard:
         options += [f"ControlPath={control}"] if control else []
         return ["ssh", "-F", "none", "-p", str(self.port), "-i", str(self.key_file), *(f"-o{o}" for o in options)]
 
-    def _steps(self, place: Path) -> str:
-        """Clone, branch and agent, a file on the host: so no peer has to quote anything."""
+    def steps(self, place: Path, run_id: str) -> list[str]:
+        """Clone, branch and agent. As a file on the host they need not be quoted by anybody."""
         names = " ".join(f"{name}={shlex.quote(value)}" for name, value in IDENTITY.items())
-        agent = f"{names} python3 -I -S {self.directory}/agent.py --model {MODEL} -- {shlex.quote(INSTRUCTION)}"
-        clone = f"git clone -q --shared --no-checkout {self.directory}/mirror.git {place}/$1"
-        return f"set -e\n{clone}\ncd {place}/$1\ngit checkout -q -b overnight/$1 main\n{agent}\n"
+        return [
+            f"git clone -q --shared --no-checkout {self.directory}/mirror.git {place}/{run_id}",
+            f"cd {place}/{run_id} && git checkout -q -b overnight/{run_id} main",
+            f"cd {place}/{run_id} && {names} python3 -I -S {self.directory}/agent.py --model {MODEL}"
+            f" -- {shlex.quote(INSTRUCTION)}",
+        ]
 
     def fetch(self, place: Path | str, run_id: str) -> str:
         url = f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}{place}/{run_id}"
@@ -130,7 +133,11 @@ def ansible(yard: Yard) -> Spent:
     return _peer(yard, "ansible_play.py")
 
 
-def _peer(yard: Yard, program: str) -> Spent:
+def tuned_ansible(yard: Yard) -> Spent:
+    return _peer(yard, "ansible_play.py", "tuned")
+
+
+def _peer(yard: Yard, program: str, *options: str) -> Spent:
     """A program of ours in the peers' environment; it reads what is to be done."""
     place = yard.fresh()
     runs = [f"r{i}" for i in range(yard.runs)]
@@ -142,14 +149,25 @@ def _peer(yard: Yard, program: str) -> Spent:
         "at_once": AT_ONCE,
         "place": str(place),
         "runs": [
-            {"id": each, "steps": f"sh {place}/steps.sh {each}", "fetch": yard.fetch(place, each)} for each in runs
+            {
+                "id": each,
+                "steps": f"sh {place}/steps.sh {each}",
+                "single_steps": yard.steps(place, each),
+                "fetch": yard.fetch(place, each),
+            }
+            for each in runs
         ],
     }
     (place / "order.json").write_text(json.dumps(order))
     env = {"PATH": f"{peers.BIN}:{os.environ['PATH']}", "HOME": str(place), "LANG": "C.UTF-8"}
     env |= {"GIT_SSH_COMMAND": shlex.join(yard.ssh())}
     with quiet():
-        argv = [peers.BIN / "python", Path(__file__).with_name("peer_programs") / program, place / "order.json"]
+        argv = [
+            peers.BIN / "python",
+            Path(__file__).with_name("peer_programs") / program,
+            place / "order.json",
+            *options,
+        ]
         found = spent(lambda: run(argv, env=env))
     yard.check()
     return found
@@ -199,7 +217,7 @@ def site() -> Iterator[Team]:
 
 
 def measure(runs: int, rounds: int, of_ansible: int) -> tuple[Row, ...]:
-    found: dict[str, list[Spent]] = {"ours": [], "shell": [], "pssh": [], "ansible": []}
+    found: dict[str, list[Spent]] = {"ours": [], "shell": [], "pssh": [], "ansible": [], "tuned": []}
     served = []
     with site() as here:
         yard = Yard(here, runs)
@@ -212,6 +230,7 @@ def measure(runs: int, rounds: int, of_ansible: int) -> tuple[Row, ...]:
                 found[name].append(peer(yard))
             if number < of_ansible:
                 found["ansible"].append(ansible(yard))
+                found["tuned"].append(tuned_ansible(yard))
     wall = {name: statistics.median(each.wall_s for each in values) for name, values in found.items() if values}
     cpu = {name: statistics.median(each.cpu_s for each in values) for name, values in found.items() if values}
     rows = [
@@ -223,6 +242,8 @@ def measure(runs: int, rounds: int, of_ansible: int) -> tuple[Row, ...]:
     if "ansible" in wall:
         rows.append(against("wall, against Ansible", wall["ours"], wall["ansible"], "s", most=0.2))
         rows.append(against("controller CPU, against Ansible", cpu["ours"], cpu["ansible"], "s"))
+        rows.append(against("wall, against Ansible tuned", wall["ours"], wall["tuned"], "s"))
+        rows.append(against("controller CPU, against Ansible tuned", cpu["ours"], cpu["tuned"], "s"))
     rows.append(Row("Prefect's server, CPU", f"{statistics.median(served):.1f} s"))
     return tuple(rows)
 
