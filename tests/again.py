@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 
-MOST_FILES = 3
+MOST_FILES = 5
 FAILED = Path(__file__).resolve().parent.parent / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 
 def main() -> int:
     failed: dict[str, bool] = json.loads(FAILED.read_text(encoding="utf-8")) if FAILED.exists() else {}
     files = {name.partition("::")[0] for name in failed}
-    if not 0 < len(files) <= MOST_FILES:
-        sys.stderr.write(f"{len(failed)} tests in {len(files)} files failed: not run again\n")
+    few = 0 < len(files) <= MOST_FILES
+    sys.stderr.write("Failed, and run once more alone:\n" if few else f"{len(files)} files failed: not run again\n")
+    sys.stderr.write("".join(f"  {name}\n" for name in sorted(failed)))
+    if not few:
         return 1
-    sys.stderr.write("Failed, and run once more alone:\n" + "".join(f"  {name}\n" for name in sorted(failed)))
     return int(pytest.main(["-q", "--last-failed", *sorted(files)]))
 
 
