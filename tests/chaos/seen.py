@@ -106,6 +106,8 @@ def agents(side: Path) -> dict[str, Agent]:
     found = {}
     for path in side.glob("*.notes"):
         notes = [json.loads(line) for line in path.read_text().splitlines()]
+        if not notes:
+            continue  # it was killed before its first word
         ends = [note for note in notes if note["what"] == "end"]
         found[path.stem] = Agent(
             run_id=path.stem,
