@@ -71,9 +71,10 @@ def climb(
     at_s = sample.at_s if sample.at_s is not None else progress.age_s
     wire = _wire(sample, progress, base_url, at_s)
     began = progress.quiet_s is not None
-    below = _tool(sample, progress, transcript, at_s, earlier) if began else wire or _starting(sample, at_s)
+    children = _children(sample, at_s, _first_word_s(progress, transcript))
+    below = _tool(children, sample, progress, transcript, at_s, earlier) if began else wire or _starting(sample, at_s)
     # an agent that waits for nothing else waits for the command it sent to the background
-    older = _command(_children(sample, transcript, at_s), sample, at_s, earlier) if began else None
+    older = _command(children, sample, at_s, earlier) if began else None
     found = _host(sample, at_s) or below or wire or older or _itself(sample, progress, at_s)
     living = [each for each in sample.processes if each.state != "Z"]
     more = (f"and {len(living) - _RUNNING} more",) if len(living) > _RUNNING else ()
@@ -96,11 +97,16 @@ def _host(sample: Sample, at_s: float) -> Standing | None:
 
 
 def _tool(
-    sample: Sample, progress: Progress, transcript: Transcript, at_s: float, earlier: Sample | None
+    children: list[Process],
+    sample: Sample,
+    progress: Progress,
+    transcript: Transcript,
+    at_s: float,
+    earlier: Sample | None,
 ) -> Standing | None:
     """Commands that began with the silence, or with the tool that is open. Servers the agent keeps are older."""
     since_s = max(progress.quiet_s or 0.0, open_tool_s(transcript, progress.age_s)) + sample.seconds + _SLACK_S
-    young = [each for each in _children(sample, transcript, at_s) if each.age_s is None or each.age_s <= since_s]
+    young = [each for each in children if each.age_s is None or each.age_s <= since_s]
     return _command(young, sample, at_s, earlier)
 
 
@@ -128,7 +134,7 @@ def _command(young: list[Process], sample: Sample, at_s: float, earlier: Sample 
 
 def _starting(sample: Sample, at_s: float) -> Standing | None:
     """Before the first event a child is a hook, an MCP server, or a part of the agent."""
-    others = _children(sample, Transcript(), at_s)
+    others = _children(sample, at_s, -inf)
     if not others or _busy(list(sample.processes), sample.seconds):
         return None
     leaf = _leaf(others)
@@ -198,20 +204,30 @@ def open_tool_s(transcript: Transcript, age_s: float) -> float:
     return age_s - last.at_s if last is not None and last.event.act is Act.TOOL_STARTED else 0.0
 
 
-def _children(sample: Sample, transcript: Transcript, at_s: float) -> list[Process]:
-    """What the agent started since its first event: not its own process, not others of its program or its connection.
+def _first_word_s(progress: Progress, transcript: Transcript) -> float:
+    """When the agent said its first word, at the latest; before all time when it said none.
+
+    An event's moment is that of its hearing, which a busy machine delays. What the host saw said it had heard by then.
+    """
+    if not transcript.said:
+        return -inf
+    seen_s = progress.age_s - (progress.quiet_s or 0.0)
+    # by two clocks a child that was started at once may be a moment older than its run
+    return min(transcript.said[0].at_s, seen_s) - _HEARD_S
+
+
+def _children(sample: Sample, at_s: float, since_s: float) -> list[Process]:
+    """What the agent started since then, its first word: not its own process, not others of its program or connection.
 
     Servers and helpers that an agent needs it starts before it says a word.
     """
     program = next((_program(each) for each in sample.processes if each.main), "")
     own = {each.pid for each in sample.sockets}
-    # by two clocks a child that was started at once may be a moment older than its run
-    first_s = transcript.said[0].at_s - _HEARD_S if transcript.said else -inf
     return [
         each
         for each in sample.processes
         if not each.main and each.state != "Z" and each.pid not in own and _program(each) != program
-        if each.age_s is None or at_s - each.age_s >= first_s
+        if each.age_s is None or at_s - each.age_s >= since_s
     ]
 
 

@@ -24,6 +24,7 @@ from flows.limits import rooms
 
 night = SimpleNamespace(
     wish=lambda _: None,
+    ledger=SimpleNamespace(living=set),
     lock=SimpleNamespace(concurrency=lambda: {"p": 5}),
     batch=SimpleNamespace(hosts={"box": SimpleNamespace(slots=1)}),
 )

@@ -144,6 +144,15 @@ def test_a_command_older_than_the_silence_that_is_still_reported_open() -> None:
     assert stands(seen(blocked, sockets=waiting), heartbeats, ASKING).rung is Rung.NO_ANSWER
 
 
+def test_a_command_that_began_before_its_first_event_was_heard_here() -> None:
+    late = said((1.3, Act.TOOL_STARTED))
+    host = Progress(age_s=11.0, quiet_s=10.6, unchanged_s=None)  # by the host's clock it spoke at 0.4 s
+    asleep = replace(seen(child(waits_in="hrtimer_nanosleep", age_s=11.5)), at_s=11.8)
+    assert stands(asleep, host, late).rung is Rung.TOOL_SLEEP
+    server = replace(seen(child("node server", waits_in="hrtimer_nanosleep", age_s=12.0)), at_s=11.8)
+    assert stands(server, host, late).rung is Rung.IDLE
+
+
 @pytest.mark.parametrize(
     ("sample", "rung"),
     [
