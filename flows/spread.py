@@ -271,6 +271,7 @@ def _parameters(night: Night, task: TaskSpec) -> dict[str, Any]:
         "deliver": task.deliver.model_copy(update={"base": merges_into(task)}).model_dump(),
         "limits": task.limits.model_dump(),
         "ask_for_commit": task.ask_for_commit,
+        "resume_session": task.resume_session,
         "name": task.id,
         "author": night.batch.author,
         "part_of": night.ledger.batch_id,
