@@ -91,15 +91,9 @@ async def single(
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
-    asked: dict[str, Any] = {
-        "repo": repo,
-        "instruction": instruction,
-        "base": base,
-        "verify": verify or None,
-        "approve": approve,
-    }
-    asked |= {"verify_on": verify_on, "verify_twice": verify_twice, "ask_for_commit": ask_for_commit}
-    asked["resume_session"] = resume_session
+    asked: dict[str, Any] = {"repo": repo, "instruction": instruction, "base": base, "verify": verify or None}
+    asked |= {"approve": approve, "verify_on": verify_on, "verify_twice": verify_twice}
+    asked |= {"ask_for_commit": ask_for_commit, "resume_session": resume_session}
     asked |= {"limits": limits.model_dump(), "guards": guards.model_dump(), "deliver": deliver.model_dump()}
     asked["id"] = name or name_from(instruction)
     return await _carry_out(asked, {host_name or host.saved_as: host}, route, author, resume, part_of, state, lock)
