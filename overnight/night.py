@@ -205,7 +205,8 @@ class Night:
         )
         self.ledger.save(plan.run_id, "handle", handle)
         self.ledger.log(plan.run_id, now(), "dispatched", answer=answer.answer, host=route.host, run_dir=run_dir)
-        self.tell(plan.task_id, "dispatch", f"running on {route.host} as {plan.run_id}")
+        resumed = f"; it {plan.resume.what}" if plan.resume else ""
+        self.tell(plan.task_id, "dispatch", f"running on {route.host} as {plan.run_id}{resumed}")
         return plan, handle
 
     def begun(self, plan: RunPlan) -> bool:

@@ -25,18 +25,24 @@ from overnight.report import RunReport
 from overnight.resume import resumption
 from overnight.route import Route
 from overnight.spec import TaskSpec
-from tests.overnight.nights import KEY, MODEL, Evening, carry_out, loopback, make_repo
+from tests.overnight.nights import KEY, MODEL, Evening, carry_out, commit, loopback, make_repo
 
 pytestmark = pytest.mark.full
 
 PROVIDERS = {"claude-code": "", "codex": "", "copilot": "", "pi": "-x", "qwen": "-x"}
-KILL = "kill -9 $(sed 's/.*\"pid\": \\([0-9]*\\).*/\\1/' ../started.json)"
+# in a file of the repository, since an agent may look at what it is to run, and refuse to kill
+DIE_ONCE = """[ -e ../../dead ] && exit
+touch ../../dead
+sleep 2
+kill -9 $(sed 's/.*"pid": \\([0-9]*\\).*/\\1/' ../started.json)
+sleep 9
+"""
 # one that died in a call may be told a made-up result of it, or make it once more
 DIES = (
     Write("one.txt", "1\n"),
     Shell("git add -A && git commit -qm one"),
     Write("two.txt", "2\n"),
-    Shell(f"[ -e ../../dead ] || {{ touch ../../dead; sleep 2; {KILL}; sleep 9; }}"),
+    Shell("sh die.sh"),
     Shell("git add -A && git commit -qm two"),
     Say("Done."),
 )
@@ -81,6 +87,7 @@ def begun(tmp_path: Path, real_agent: Callable[[str], Agent]) -> Iterator[Callab
             provider = stack.enter_context(EmulatedProvider(sites, [Tape("Die once", DIES), Tape("Stumble", STUMBLES)]))
             _, host = stack.enter_context(loopback(tmp_path / "host", path=[str(real_agent(name).path.parent)]))
             make_repo(tmp_path / "repo")
+            commit(tmp_path / "repo", "die.sh", DIE_ONCE)
 
             lock = lock_at(provider, tmp_path / "lock.json", lockfile.DEFAULT_LOCK)
             evening = Evening(tmp_path, str(tmp_path / "repo"), host, lock)
@@ -100,7 +107,7 @@ def went_on(first: RunReport, second: RunReport, heard: list[Call]) -> None:
     assert second.resumed.why == ""
     assert first.session == second.resumed.session is not None
     assert heard[0].turn > 1, "the results of the first run's tools stand in the first request of the second"
-    assert [commit.subject for commit in second.commits] == ["one", "two"]
+    assert [each.subject for each in second.commits] == ["one", "two"]
     assert second.commits[0] == first.commits[0]
     assert second.leftovers is None
 
@@ -148,7 +155,7 @@ def test_one_that_was_killed_before_it_told_its_session_begins_afresh(begun: Cal
     assert second.resumed is not None
     assert (second.resumed.session, second.resumed.why) == (None, "it told no session id")
     assert heard[0].turn == 1
-    assert [commit.subject for commit in second.commits] == ["one", "two"]
+    assert [each.subject for each in second.commits] == ["one", "two"]
 
 
 def test_a_session_that_the_agent_refuses_does_not_shut_its_route(begun: Callable[[str, str], World]) -> None:
