@@ -259,7 +259,7 @@ def _parameters(night: Night, task: TaskSpec) -> dict[str, Any]:
     base = task.base if is_url(task.repo) else Repo(Path(task.repo), night.search_path).resolve(task.base)
     return {
         "repo": task.repo,
-        "instruction": task.instruction,
+        "instruction": task.instruction + task.told,
         "host": _block(night.batch.hosts[task.route.host]),
         "route": choice_of(task.route),
         "base": base,

@@ -61,7 +61,7 @@ def answered(order: Json) -> str:
 def tried(order: Json) -> str:
     try:
         carry(order)
-    except (OSError, subprocess.SubprocessError, CannotGoOn) as error:
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError, CannotGoOn) as error:
         for name in ("work", "work.new", "home"):
             shutil.rmtree(os.path.join(order["to"], name), ignore_errors=True)
         return " ".join(str(error).split())[:300] or type(error).__name__
@@ -81,7 +81,7 @@ def carry(order: Json) -> None:
     files = session_files(os.path.join(old, "home"), order["files"])
     if not files:
         raise CannotGoOn("the files of its session are gone")
-    check_room(os.path.join(old, "work"), order["floor"])
+    check_room([os.path.join(old, "work"), *files], order["floor"])
     tree = os.path.join(new, "work.new")
     shutil.rmtree(tree, ignore_errors=True)
     subprocess.run(["cp", "-a", os.path.join(old, "work"), tree], check=True, capture_output=True, env=GIT)
@@ -102,10 +102,11 @@ def keep_base(order: Json) -> None:
     subprocess.run([*git, "update-ref", order["pin"], found.stdout.decode().strip()], check=True, env=GIT)
 
 
-def check_room(tree: str, floor: int) -> None:
-    used = subprocess.run(["du", "-sk", tree], capture_output=True, check=True, env=GIT).stdout.split()[0]
-    if shutil.disk_usage(tree).free - int(used) * 1024 < floor:
-        raise CannotGoOn(f"a copy of its work tree takes {int(used)} KiB, which leaves too little free")
+def check_room(paths: list[str], floor: int) -> None:
+    told = subprocess.run(["du", "-sk", *paths], capture_output=True, check=True, env=GIT).stdout
+    kib = sum(int(line.split()[0]) for line in told.splitlines())
+    if shutil.disk_usage(paths[0]).free - kib * 1024 < floor:
+        raise CannotGoOn(f"a copy of it takes {kib} KiB, which leaves too little free")
 
 
 def unlock(git_dir: str) -> None:
@@ -153,7 +154,7 @@ def is_sum(line: bytes, sums: list[dict[str, str]]) -> bool:
         return False
     try:
         fields = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # what an agent may have written there
         return False
     return any(all(at(fields, path) == value for path, value in each.items()) for each in sums)
 

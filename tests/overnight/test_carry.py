@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from overnight.report import RunReport
 from overnight.resume import resumption
 from overnight.session import Resumed
 from overnight.spec import HostSpec, TaskSpec
-from tests.overnight.nights import Evening, carry_out, commit, git, script
+from tests.overnight.nights import COMMIT, Evening, carry_out, commit, git, script
 
 WORK = (
     "echo 1 > one && git add -A && git commit -qm one && echo s > stashed && git add -A && git stash -q"
@@ -81,6 +82,22 @@ def test_it_goes_on_in_the_same_tree_from_the_same_base(evening: Evening, runs: 
     assert (work / "link").is_symlink()
     assert git(work, "stash", "list").count("stash@") == 1
     assert any(ref.endswith("stash") for ref in second.other_refs)
+
+
+def test_one_that_was_lost_with_its_supervisor_goes_on(evening: Evening) -> None:
+    supervisor = "$(sed 's/.*\"supervisor\": \\([0-9]*\\).*/\\1/' ../started.json)"
+    dies = script(
+        '{"sh": "echo 1 > one"}', json.dumps({"sh": f"kill -9 {supervisor} $PPID"}), json.dumps({"sh": COMMIT})
+    )
+    with after_one(evening, "lost", dies) as (night, task, first):
+        second = carry_out(night, task, 2)
+    assert first.state == "lost"
+    assert second.resumed is not None
+    assert (second.state, second.resumed.after, second.resumed.session) == (
+        "succeeded",
+        FailureKind.LOST,
+        first.session,
+    )
 
 
 def test_every_tip_comes_home_under_its_own_ref(evening: Evening) -> None:
@@ -172,7 +189,7 @@ class TestSession:
     @pytest.mark.parametrize("kept", ["[^A-Za-z0-9]", "[/:]"])
     def test_so_do_the_folders_that_are_called_after_it(self, old: Path, kept: str) -> None:
         new = old.with_name("b.a.2")
-        slug, other = (carry.re.sub(kept, "-", f"{each}/work") for each in (old, new))
+        slug, other = (re.sub(kept, "-", f"{each}/work") for each in (old, new))
         assert list(self.copied(old, f"-{slug}-/s.jsonl", "{}\n")) == [f".agent/-{other}-/s.jsonl"]
 
     def test_a_home_that_a_link_leads_to_is_named_both_ways(self, tmp_path: Path) -> None:
@@ -217,5 +234,5 @@ def test_a_run_that_lives_is_not_taken_for_one_that_ended(evening: Evening, runs
 
 def test_a_tree_that_does_not_fit_is_not_copied(tmp_path: Path) -> None:
     with pytest.raises(carry.CannotGoOn, match="leaves too little free"):
-        carry.check_room(str(tmp_path), 1 << 62)
-    carry.check_room(str(tmp_path), 0)
+        carry.check_room([str(tmp_path)], 1 << 62)
+    carry.check_room([str(tmp_path)], 0)
