@@ -183,7 +183,7 @@ class TestSession:
 
     def test_it_names_the_new_place_wherever_it_named_the_old_one(self, old: Path) -> None:
         new = old.with_name("b.a.2")
-        line = f'{{"cwd": "{old}/work", "file": "{old}/work/f", "other": "{old}0/work"}}\n'
+        line = f'{{"cwd": "{old}/work", "file": "{old}/tmp/f", "other": "{old}0/work"}}\n'
         assert self.copied(old, "s.jsonl", line) == {".agent/s.jsonl": line.replace(f"{old}/", f"{new}/")}
 
     @pytest.mark.parametrize("kept", ["[^A-Za-z0-9]", "[/:]"])
