@@ -54,8 +54,9 @@ _DIALECT = Dialect(
 def argv(launch: Launch) -> tuple[str, ...]:
     """The command line of a run; `max_turns` bounds the calls of the model, `max_usd` has no effect."""
     caps = () if launch.max_turns is None else (f"--max-turns={launch.max_turns}",)
+    kept = ("--keep",) if launch.keeps else ()
     resume = (f"--session={launch.session}",) if launch.session else ()
-    options = (f"--model={launch.model}", *caps, *launch.flags, *resume)
+    options = (f"--model={launch.model}", *caps, *launch.flags, *kept, *resume)
     return (launch.executable, "-I", "-S", f"../home/{_AGENT}", *options, "--", launch.instruction)
 
 

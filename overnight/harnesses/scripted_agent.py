@@ -9,8 +9,8 @@ object a line, one key a step:
 
 `ask` has the model carry out the instruction, `fork` leaves N sleeping
 children behind, `exit` ends without a result. Without a block the model is
-asked at once. A file under HOME holds the session: what was said to the model
-and by it, and how much of the script is done. The key is taken out of the environment before anything else
+asked at once. With `--keep` a file under HOME holds the session: what was said
+to the model and by it, and how much of the script is done. The key is taken out of the environment before anything else
 runs, and never printed.
 """
 
@@ -149,10 +149,10 @@ def check_key(wire: Wire) -> None:
 
 
 class Session:
-    """What a later run can go on with: kept in a file, rewritten as it grows."""
+    """What a later run can go on with: kept in a file, when asked to, rewritten as it grows."""
 
-    def __init__(self, known: str | None, instruction: str) -> None:
-        self.id = known or os.urandom(8).hex()
+    def __init__(self, known: str | None, instruction: str, *, keep: bool) -> None:
+        self.id, self._keep = known or os.urandom(8).hex(), keep
         self._path = os.path.join(os.environ["HOME"], ".overnight", "sessions", f"{self.id}.json")
         self.script, self.done = "", 0
         self.messages: list[dict[str, Any]] = []
@@ -178,6 +178,8 @@ class Session:
             usage(f"no session {self.id}")
 
     def _write(self) -> None:
+        if not self._keep:
+            return
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         with open(self._path + ".new", "w", encoding="utf-8") as file:
             json.dump([self.script, self.done, self.messages], file)
@@ -309,12 +311,13 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--max-turns", type=int, default=50)
     parser.add_argument("--no-tools", action="store_true")
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--session")
     parser.add_argument("instruction")
     options = parser.parse_args()
-    session = Session(options.session, options.instruction)
+    session = Session(options.session, options.instruction, keep=options.keep)
     steps = read_script(session.script)
-    emit("init", version=VERSION, model=options.model, session=session.id)
+    emit("init", version=VERSION, model=options.model, **({"session": session.id} if options.keep else {}))
     if steps is None:
         ask(wire, options, session)
     else:
