@@ -12,7 +12,7 @@ import pytest
 from overnight.rehearsal.agents import Agent
 from overnight.rehearsal.model import Say, Shell, Tape, Write
 from tests.flows.small import LIMITS, Small, small
-from tests.flows.world import ROOT, TAPES, World, world
+from tests.flows.world import ROOT, TAPES, World, finished, world
 from tests.overnight.nights import commit, script
 
 pytestmark = pytest.mark.full
@@ -57,7 +57,7 @@ def test_claude_code_goes_on_over_a_real_sshd(here: World) -> None:
     route = {"host": "box", "harness": "claude-code", "provider": "rehearsal", "model": "rehearsal-large"}
     task = {"id": "novel", "instruction": NOVEL, "route": route, "resume_session": True, "verify": "test -s two.txt"}
     batch, path = here.batch("novel", [task]), here.directory / "novel.json"
-    done = here.run(batch, "--json", path)
+    done = finished(here.start(batch, "--json", path), 400)
     assert done.code == 0, done.err
     report = json.loads(path.read_text())
     jsonschema.validate(report, json.loads((ROOT / "report.schema.json").read_text()))
