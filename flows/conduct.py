@@ -25,6 +25,7 @@ from overnight.night import Night, now
 from overnight.peak import off_peak
 from overnight.report import RunReport
 from overnight.report import State as RunState
+from overnight.resume import resumption
 from overnight.route import Route
 from overnight.schedule import Schedule
 from overnight.spec import TaskSpec
@@ -236,8 +237,8 @@ class Conductor:
         last = self._runs[task.id][-1] if self._runs[task.id] else None
         if task.feed_back and last is not None and last.failure is not None and last.verify is not None:
             told = _FEED_BACK.format(command=last.verify.command, tail=last.verify.tail.strip()[-_TAIL:])
-            task = task.model_copy(update={"instruction": task.instruction + told})
-        return task
+            task = task.model_copy(update={"told": told})
+        return task.model_copy(update={"resumed": resumption(task, last)}) if last else task
 
     def _say_switch(self, task: TaskSpec, run_id: str, start: Start) -> None:
         before = self._runs[task.id][-1].route if self._runs[task.id] else task.ordered(self.night.ledger.batch_id)[0]

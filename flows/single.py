@@ -54,6 +54,7 @@ async def single(
     guards: Guards = Guards(),  # noqa: B008  # as limits
     deliver: Deliver = Deliver(),  # noqa: B008  # as limits
     ask_for_commit: bool = True,
+    resume_session: bool = False,
     name: str = "",
     author: str = AUTHOR,
     resume: str = "",
@@ -81,6 +82,7 @@ async def single(
         guards: What becomes of the branch when the diff holds something of a sort.
         deliver: Where the commits go when the task succeeded.
         ask_for_commit: Append a line that asks the agent to commit.
+        resume_session: The next attempt goes on with the agent's own session and work tree, where the agent can.
         name: Part of the branch name. Empty takes the instruction's first words.
         author: Name and address of the commits, unless the agent sets its own.
         resume: Batch id of an earlier run, to go on where it stopped.
@@ -89,14 +91,9 @@ async def single(
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
-    asked: dict[str, Any] = {
-        "repo": repo,
-        "instruction": instruction,
-        "base": base,
-        "verify": verify or None,
-        "approve": approve,
-    }
-    asked |= {"verify_on": verify_on, "verify_twice": verify_twice, "ask_for_commit": ask_for_commit}
+    asked: dict[str, Any] = {"repo": repo, "instruction": instruction, "base": base, "verify": verify or None}
+    asked |= {"approve": approve, "verify_on": verify_on, "verify_twice": verify_twice}
+    asked |= {"ask_for_commit": ask_for_commit, "resume_session": resume_session}
     asked |= {"limits": limits.model_dump(), "guards": guards.model_dump(), "deliver": deliver.model_dump()}
     asked["id"] = name or name_from(instruction)
     return await _carry_out(asked, {host_name or host.saved_as: host}, route, author, resume, part_of, state, lock)

@@ -259,7 +259,7 @@ def _parameters(night: Night, task: TaskSpec) -> dict[str, Any]:
     base = task.base if is_url(task.repo) else Repo(Path(task.repo), night.search_path).resolve(task.base)
     return {
         "repo": task.repo,
-        "instruction": task.instruction,
+        "instruction": task.instruction + task.told,
         "host": _block(night.batch.hosts[task.route.host]),
         "route": choice_of(task.route),
         "base": base,
@@ -271,6 +271,7 @@ def _parameters(night: Night, task: TaskSpec) -> dict[str, Any]:
         "deliver": task.deliver.model_copy(update={"base": merges_into(task)}).model_dump(),
         "limits": task.limits.model_dump(),
         "ask_for_commit": task.ask_for_commit,
+        "resume_session": task.resume_session,
         "name": task.id,
         "author": night.batch.author,
         "part_of": night.ledger.batch_id,

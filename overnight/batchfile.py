@@ -251,6 +251,7 @@ def _task(entry: TaskEntry, index: int, batch: BatchFile, source: str, folder: P
         guards=_merged_below(Guards, "guards", entry, field, batch, source),
         deliver=_merged_below(Deliver, "deliver", entry, field, batch, source),
         feed_back=_first(entry.feed_back, below.feed_back, False),
+        resume_session=_first(entry.resume_session, below.resume_session, False),
         priority=next(n for n in (entry.priority, below.priority, 0) if n is not None),
         after=entry.after,
         stacked=entry.stacked,

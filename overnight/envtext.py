@@ -17,8 +17,8 @@ from overnight.env import EnvPatch
 from overnight.failures import BadInput
 from overnight.harnesses import HARNESSES, claude_code
 from overnight.keyshape import variable as key_variable
+from overnight.launch import Launch
 from overnight.lockfile import ProviderLock, suggest
-from overnight.plan import Launch
 from overnight.routeenv import cloud_env, route_env, route_flags
 
 _WHERE = "command line"

@@ -127,6 +127,7 @@ class AgentEvent:
     result (TOOL_ENDED), by which a repeated call is known; None where the
     harness does not show them. `usage` is by model id, empty where the harness
     does not say which: of one answer of the model, or for RESULT of the run.
+    `session` is the harness's own name for the conversation.
     """
 
     act: Act
@@ -145,3 +146,4 @@ class AgentEvent:
     endless: bool = False
     print: str | None = None
     usage: Mapping[str, Usage] | None = None
+    session: str | None = None

@@ -6,6 +6,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from overnight.session import Resumed
+
 
 class RunHandle(BaseModel):
     """A run that was handed to a host. Survives any restart as JSON.
@@ -23,3 +25,4 @@ class RunHandle(BaseModel):
     base_sha: str
     started_at: datetime
     harness_version: str | None = None
+    resumed: Resumed | None = None

@@ -120,6 +120,7 @@ def run_markdown(run: RunReport) -> str:
     if run.failure:
         lines += [*_failure_lines(run.failure), ""]
     lines += [line for each in run.passed_over for line in (_sentence(str(each)), "")]
+    lines += [f"It {run.resumed}.", ""] if run.resumed else []
     if run.monitor and run.monitor.rule:
         running = "; ".join(f"`{command}`" for command in run.monitor.running) or "nothing that could be seen"
         lines += [f"Ended by the rule {run.monitor.rule} at {run.monitor.at_s:.0f} s, running: {running}.", ""]
@@ -148,7 +149,7 @@ def summary(report: BatchReport, directory: Path, pages: str | None) -> str:
         if route.failure is not None:
             lines.append(f"route {route.state}: {route.harness} on {route.host}, {route.model} of {route.provider}")
     for run in last_attempts(report.runs):
-        if run.commits or run.leftovers or run.left_running or run.passed_over:
+        if run.commits or run.leftovers or run.left_running or run.passed_over or run.resumed:
             lines += _task_lines(run)
     for heading, mending in who_must_act(report):
         lines += [heading, *(f"  {words}" for words in mending)]
@@ -184,7 +185,7 @@ def _task_lines(run: RunReport) -> list[str]:
     if run.leftovers:
         lines.append(f"  {many(run.leftovers.count, 'file')} not committed, saved as {run.leftovers.ref}")
     because = f", {run.failure.kind}" if run.failure and not run.left_running else ""
-    lines += [f"  {each}" for each in run.passed_over]
+    lines += [f"  {each}" for each in (*run.passed_over, run.resumed) if each]
     return [f"{run.task_id}: {state}{because}", *lines]
 
 

@@ -187,6 +187,7 @@ class Night:
         plan = plan.located(executable)
         repo, own = home_of(plan, self.ledger.state, self.search_path)
         run_dir = station.run_dir(plan.run_id)
+        plan = station.workspaces.carry(plan, run_dir, station.spec.min_free_bytes)
         work, base = station.workspaces.prepare(plan, repo if own else None, run_dir, station.spec.min_free_bytes)
         plan = plan.based(base)
         self.ledger.save(plan.run_id, "plan", plan.shown())
@@ -200,10 +201,12 @@ class Night:
             base_sha=base,
             started_at=started_at,
             harness_version=version,
+            resumed=plan.resume.what if plan.resume else None,
         )
         self.ledger.save(plan.run_id, "handle", handle)
         self.ledger.log(plan.run_id, now(), "dispatched", answer=answer.answer, host=route.host, run_dir=run_dir)
-        self.tell(plan.task_id, "dispatch", f"running on {route.host} as {plan.run_id}")
+        resumed = f"; it {plan.resume.what}" if plan.resume else ""
+        self.tell(plan.task_id, "dispatch", f"running on {route.host} as {plan.run_id}{resumed}")
         return plan, handle
 
     def begun(self, plan: RunPlan) -> bool:

@@ -6,60 +6,24 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from overnight.caps import Caps, TellsUsage, check_budget, check_limits
+from overnight.caps import Caps, check_budget, check_limits
 from overnight.env import EnvPatch
 from overnight.failures import BadInput
 from overnight.handover import Deliver, Guards
+from overnight.launch import Launch, Launcher
 from overnight.lockfile import HarnessEntry, Header, ProviderLock, Speaks, Timing, Wiring, suggest
+from overnight.resume import check_sessions, go_on
 from overnight.route import Route
 from overnight.routeenv import USUAL_PATH as USUAL_PATH
 from overnight.routeenv import route_env, route_flags, workspace_env
+from overnight.session import Resume, Resumed
 from overnight.spec import BatchSpec, Limits, TaskSpec
 
 COMMIT_REQUEST = "\n\nBefore you finish, commit your work with git on the branch that is checked out."
 _USUAL, _HERE = Guards(), Deliver()
 _DECIDED_AT_HOME = frozenset({"approve", "speaks", "verify_on", "verify_twice", "guards", "deliver"})
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What an argv is made from. `flags` come from the lock, harness's first, then the provider's.
-
-    `max_usd` and `max_turns` are None for no cap. `executable` is the absolute
-    path of the command on the host, or its bare name while that is not known.
-    `base_url`, `header` and `timing` are for a harness that has to be told in a
-    file what others read from their environment.
-    The working directory is a sibling of HOME, so a file of `home_files` is
-    `../home/NAME`.
-    """
-
-    executable: str
-    instruction: str
-    model: str
-    flags: tuple[str, ...] = ()
-    max_usd: float | None = None
-    max_turns: int | None = None
-    base_url: str = ""
-    header: Header | None = None
-    timing: Timing | None = None
-
-
-class Launcher(Protocol):
-    """The part of a harness that a plan needs."""
-
-    NAME: str
-    COMMAND: str
-    HEADER_OF: Mapping[str, Header]
-    CAPS: frozenset[str]
-    TELLS_USAGE: TellsUsage
-
-    def argv(self, launch: Launch) -> tuple[str, ...]: ...
-
-    def probe_argv(self, launch: Launch) -> tuple[str, ...]: ...
-
-    def home_files(self, launch: Launch) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +35,8 @@ class RunPlan:
     the longest silence the harness may keep while it waits for the provider,
     None when it cannot be told how long to wait. `speaks` is the API at `base_url`,
     in which the direct probe asks. With `approve` the commits come
-    home without a branch, which a person has to allow first.
+    home without a branch, which a person has to allow first. `resume` is the
+    other way to start it, None when nothing was there to go on with.
     """
 
     run_id: str
@@ -99,6 +64,7 @@ class RunPlan:
     verify_twice: bool = False
     guards: Guards = _USUAL
     deliver: Deliver = _HERE
+    resume: Resume | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -108,6 +74,12 @@ class RunPlan:
     def located(self, executable: str) -> RunPlan:
         """The same plan with the command at its place on the host."""
         return replace(self, argv=(executable, *self.argv[1:]))
+
+    def going_on(self, what: Resumed) -> RunPlan:
+        """The same plan once it is known whether it can go on."""
+        resume = self.resume or Resume(what)
+        argv = (self.argv[0], *resume.argv[1:]) if what.session else self.argv
+        return replace(self, argv=argv, resume=replace(resume, what=what))
 
     def based(self, sha: str) -> RunPlan:
         return replace(self, base_sha=sha)
@@ -134,6 +106,7 @@ class RunPlan:
             "verify_twice": self.verify_twice,
             "guards": self.guards.model_dump(mode="json"),
             "deliver": self.deliver.model_dump(mode="json", exclude_none=True),
+            **({"resumed": self.resume.what.model_dump(mode="json")} if self.resume else {}),
         }
 
     @property
@@ -174,14 +147,16 @@ class Planner:
         harness = self._launcher(route, field)
         caps = self.caps(route)
         check_limits(caps, task.limits, self.batch.source, f"{task.field}.limits", self.harnesses)
-        instruction = task.instruction + (COMMIT_REQUEST if task.ask_for_commit else "")
+        check_sessions(task, self.batch.source, self.harnesses)
+        after = task.told + (COMMIT_REQUEST if task.ask_for_commit else "")
         launch = Launch(
             executable=harness.COMMAND,
-            instruction=instruction,
+            instruction=task.instruction + after,
             model=route.model,
             flags=self._flags(route, wiring, entry.flags, timing),
             max_usd=task.limits.max_usd if caps.own("max_usd") else None,
             max_turns=task.limits.max_turns if caps.own("max_turns") else None,
+            keeps=task.resume_session,
         )
         return self._plan(
             task=task,
@@ -193,6 +168,7 @@ class Planner:
             env=self._env(task, wiring, entry, timing, {}),
             limits=task.limits,
             base_sha=base_sha,
+            resume=_resume(task.resumed, harness, launch, after),
         )
 
     def probe(self, task: TaskSpec, nonce: str, instruction: str) -> RunPlan:
@@ -247,6 +223,7 @@ class Planner:
         env: EnvPatch,
         limits: Limits,
         base_sha: str | None,
+        resume: Resume | None = None,
     ) -> RunPlan:
         route = task.route
         harness = self.harnesses[route.harness]
@@ -282,6 +259,7 @@ class Planner:
             verify_twice=task.verify_twice,
             guards=task.guards,
             deliver=task.deliver,
+            resume=resume,
         )
 
     def _launcher(self, route: Route, field: str) -> Launcher:
@@ -334,3 +312,10 @@ class Planner:
             f"{timing.backoff_s:g} s = {timing.longest_s:g} s in silence, quiet_s is {limits.quiet_s:g} s"
         )
         raise BadInput(self.batch.source, f"{field}.quiet_s", numbers, f"Raise quiet_s above {timing.longest_s:g}")
+
+
+def _resume(what: Resumed | None, harness: Launcher, launch: Launch, after: str) -> Resume | None:
+    if what is None or what.session is None or isinstance(harness.SESSIONS, str):
+        return Resume(what) if what else None
+    goes_on = replace(launch, instruction=go_on(what) + after, session=what.session)
+    return Resume(what, harness.argv(goes_on), harness.SESSIONS)

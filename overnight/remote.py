@@ -82,6 +82,11 @@ class Remote:
         """
         return self._ready()[0]
 
+    @property
+    def supervisor(self) -> str:
+        """Path of its file there; as `install`."""
+        return self._ready()[1]
+
     def find(self, names: Sequence[str], path: Sequence[str]) -> dict[str, str | None]:
         """Absolute path of each command in the given folders of the host, or None."""
         found: dict[str, str | None] = self._ask("facts", self._facts_order(names, path))["found"]
@@ -175,7 +180,7 @@ class Remote:
             HostError: the connection failed; what was to be removed may be gone or not.
         """
         what = {"remove": list(remove), "spare": list(spare), "traced": traced}
-        order = {"supervisor": self._ready()[1], "root": self._root, **what}
+        order = {"supervisor": self.supervisor, "root": self._root, **what}
         return self.script(INVENTORY, order)
 
     def script(self, path: Path, order: Mapping[str, Any], timeout_s: float = ANSWER_S) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from overnight.cost import Cost
 from overnight.failures import Failure, Family
 from overnight.handover import Finding, Handed, held
 from overnight.route import Route
+from overnight.session import Resumed, SessionId
 from overnight.stop import Audit, Rule
 from overnight.usage import Usage
 
@@ -139,6 +140,10 @@ class RunReport(_Record):
     gaps: tuple[str, ...] = Field((), description="What of its output is missing here, since the host had let it go")
     origin: str | None = Field(None, description="The repository as the task names it")
     started_at: datetime | None = Field(None, description="When its host was asked to start it")
+    session: SessionId | None = Field(None, description="The agent's own id of its session, as it told it")
+    resumed: Resumed | None = Field(
+        None, description="The session it went on with, or why not; null when it was not to, and for a first attempt"
+    )
     credential: str | None = Field(
         None, description="Tells the keys of one batch apart: a salted, slow hash of the key, another one every batch"
     )

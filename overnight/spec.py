@@ -15,6 +15,7 @@ from overnight.failures import BadInput
 from overnight.handover import Deliver, Guards
 from overnight.lockfile import suggest
 from overnight.route import Route
+from overnight.session import Resumed
 
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 
@@ -181,6 +182,11 @@ class _Common(_Entry):
     feed_back: bool | None = Field(
         None, description="After a failed check tell the next attempt what the check said; default false"
     )
+    resume_session: bool | None = Field(
+        None,
+        description="The next attempt goes on with the agent's own session and work tree, on the same route; "
+        "default false",
+    )
     priority: Annotated[int, Number] | None = Field(None, description="Higher goes first; default 0")
 
 
@@ -260,10 +266,13 @@ class TaskSpec(_Entry):
     routes: tuple[Route, ...] = Field((), description="Every route it may take, as written; empty for `route` alone")
     weights: tuple[float, ...] = Field((), description="Of `routes`, when one is drawn; else empty")
     feed_back: bool = False
+    resume_session: bool = False
     priority: int = 0
     after: tuple[str, ...] = ()
     stacked: bool = False
     field: str = Field(description="Where it stands in the batch file, for messages")
+    told: str = Field("", description="Of one attempt: what it is told of the one before")
+    resumed: Resumed | None = Field(None, description="Of one attempt: what it is to go on with, or why not")
 
     def on(self, route: Route) -> TaskSpec:
         """The same task with this route as its current one."""

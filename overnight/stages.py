@@ -79,7 +79,7 @@ def diagnose(plan: RunPlan, stages: Stages) -> Failure | None:
     watched, collected, checked = stages.watched, stages.collected, stages.checked
     if watched is None:
         return None
-    process = _process(plan, watched)
+    process = _unresumed(_process(plan, watched), stages.handle, plan.route.names)
     if collected is None:
         return process
     failure = conclude(process, collected, watched.watch.transcript, plan.route.names)
@@ -88,6 +88,15 @@ def diagnose(plan: RunPlan, stages: Stages) -> Failure | None:
     if failure is None and checked is not None and checked.exit_code != 0:
         return _unverified(checked, plan)
     return failure
+
+
+def _unresumed(failure: Failure | None, handle: RunHandle | None, names: Mapping[str, str]) -> Failure | None:
+    """An agent that would not go on with a session refused that one, not its command line: its route stays open."""
+    resumed = handle.resumed if handle else None
+    if failure is None or failure.kind is not FailureKind.HARNESS_USAGE or resumed is None or resumed.session is None:
+        return failure
+    seen = Evidence(source="exit", seen=f"it would not go on with session {resumed.session} of {resumed.run_id}")
+    return fail(FailureKind.HARNESS_CRASHED, seen, *failure.evidence, names=names)
 
 
 def starvation(plan: RunPlan, stages: Stages, error: Failure) -> Failure | None:
@@ -221,6 +230,8 @@ def run_report(
         gaps=tuple(map(str, gaps(Path(log)))),
         origin=plan.repo,
         started_at=stages.handle.started_at if stages.handle else None,
+        session=watch.transcript.session if watch else None,
+        resumed=stages.handle.resumed if stages.handle else None,
         credential=credential,
         environment=plan.environment,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from overnight.events import Act, AgentEvent, Ending
+from overnight.session import session_id
 
 HEAD_BYTES = 4096
 TAIL_BYTES = 8192
@@ -26,6 +27,7 @@ class Transcript:
 
     `said` keeps every event except plain signs of life, at most `limit` of the
     newest; the first INIT is kept apart so that a long run cannot push it out.
+    `session` is the last id of its session that it told.
     """
 
     limit: int = 2000
@@ -37,6 +39,7 @@ class Transcript:
     out_bytes: int = 0
     err_bytes: int = 0
     ending: Ending | None = None
+    session: str | None = None
     _newest: dict[Act, tuple[int, Said]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _count: int = field(default=0, init=False, repr=False, compare=False)
 
@@ -57,6 +60,7 @@ class Transcript:
         for event in events:
             if event.act is Act.INIT and self.init is None:
                 self.init = Said(at_s, event)
+            self.session = session_id(event.session) or self.session
             if event.act is Act.OTHER:
                 continue
             said = Said(at_s, event)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Protocol
 
@@ -45,6 +45,7 @@ _GIT_ENV = {
 _QUICK_S, _LONG_S, _WHOLE_S = 60.0, 1800.0, 14_400.0
 _OUTPUT_BYTES = 4_000_000
 _PACK = b"\npack\n"
+_CARRY = Path(__file__).with_name("carry.py")
 
 
 Judge = Callable[[Repo, str, str], tuple[Finding, ...]]
@@ -104,6 +105,29 @@ class Workspaces:
         base = self._clone(plan, mirror, work, base, pin, ends, floor_bytes)
         self._sent.add((mirror, base))
         return work, base
+
+    def carry(self, plan: RunPlan, run_dir: str, floor_bytes: int = 0) -> RunPlan:
+        """Bring what the run is to go on with to its folder; the plan that says so, or why not. Again changes nothing.
+
+        Raises:
+            HostError: the connection failed; it may be there or not.
+        """
+        if plan.resume is None or plan.resume.what.session is None:
+            return plan
+        what, sessions, pins = plan.resume.what, plan.resume.sessions, "refs/overnight/base"
+        order = {
+            "supervisor": self._remote.supervisor,
+            "from": f"{PurePosixPath(run_dir).parent}/{what.run_id}",
+            "to": run_dir,
+            "mirror": f"{self._remote.install().root}/mirrors/{mirror_name(plan.repo)}.git",
+            "old_pin": f"{pins}/{what.run_id}",
+            "pin": f"{pins}/{plan.run_id}",
+            "files": [pattern.replace("{id}", str(what.session)) for pattern in sessions.files],
+            "sums": [dict(each) for each in sessions.sums],
+            "floor": floor_bytes,
+        }
+        why = self._remote.script(_CARRY, order, _LONG_S)["why"]
+        return plan.going_on(what.afresh(why) if why else what)
 
     def _clone(self, plan: RunPlan, mirror: str, work: str, base: str, pin: str, ends: str, floor_bytes: int) -> str:
         """Make the clone, or leave the one that is there; the base it was made from."""

@@ -18,11 +18,13 @@ GROUPS = (
     ("kinds",),
     (
         "failures",
+        "session",
         "env",
         "usage",
         "sample",
         "events",
         "inventory",
+        "carry",
         "sampler",
         "facts",
         "gauge",
@@ -36,6 +38,8 @@ GROUPS = (
     ("errands", "layers", "routeenv", "wire", "handover", "choice", "spec", "transcript", "yamlfile", "peak", "meter"),
     (
         "caps",
+        "launch",
+        "resume",
         "plan",
         "batchfile",
         "form",

@@ -8,8 +8,8 @@ from overnight.doctor.asking import ONHOST, AgentSaid, Asker, Setting
 from overnight.doctor.records import Call, Finding, Shadow
 from overnight.events import Exited, Killed, Output
 from overnight.failures import Evidence, Failure, FailureKind, fail
+from overnight.launch import Launch
 from overnight.outcome import process_failure
-from overnight.plan import Launch
 from overnight.preflight import QUESTION, not_health
 from overnight.watch import Watch
 

@@ -13,6 +13,7 @@ from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_wo
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 from overnight.usage import Usage
 
@@ -21,6 +22,9 @@ COMMAND = "claude"
 HEADER_OF: Mapping[str, Header] = {"ANTHROPIC_AUTH_TOKEN": Header.BEARER, "ANTHROPIC_API_KEY": Header.X_API_KEY}
 CAPS = frozenset({"max_usd", "max_turns"})
 TELLS_USAGE: TellsUsage = "each-answer"
+# 2.1.330, measured 2026-11-29: found by its id in any project's folder; a line cut off by a crash is passed over. The
+# verdict of a run that goes on sums the session up, in tokens and USD, once an earlier process wrote its cost-state.
+SESSIONS: Sessions | str = Sessions((".claude/projects/*/{id}.jsonl",), ({"type": "cost-state"},))
 
 _STREAM = ("-p", "--output-format=stream-json", "--verbose", "--include-partial-messages")
 # one count by the Messages API's names, as the stream hands it on, and by those of its own verdict
@@ -84,7 +88,8 @@ def argv(launch: Launch) -> tuple[str, ...]:
     if launch.max_usd is not None:
         caps.append(f"--max-budget-usd={launch.max_usd}")
     prompt = f"\n{launch.instruction}" if launch.instruction.startswith("/") else launch.instruction
-    return (launch.executable, *_STREAM, f"--model={launch.model}", *caps, *launch.flags, "--", prompt)
+    resume = (f"--resume={launch.session}",) if launch.session else ()
+    return (launch.executable, *_STREAM, f"--model={launch.model}", *caps, *launch.flags, *resume, "--", prompt)
 
 
 def probe_argv(launch: Launch) -> tuple[str, ...]:
@@ -154,7 +159,8 @@ def _system(line: Fields) -> list[AgentEvent]:
     match line.get("subtype"):
         case "init":
             version = field(line, "claude_code_version", str)
-            return [AgentEvent(Act.INIT, model=field(line, "model", str), version=version)]
+            session = field(line, "session_id", str)
+            return [AgentEvent(Act.INIT, model=field(line, "model", str), version=version, session=session)]
         case "api_retry":
             delay_ms = _number(line, "retry_delay_ms")
             return [

@@ -17,6 +17,7 @@ from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_wo
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 from overnight.usage import Usage
 
@@ -25,12 +26,18 @@ COMMAND = "codex"
 HEADER_OF: Mapping[str, Header] = {"OVERNIGHT_CODEX_API_KEY": Header.BEARER}
 CAPS = frozenset[str]()
 TELLS_USAGE: TellsUsage = "at-end"
+# 0.169.0, measured 2026-11-29: the file alone is enough, its databases are made anew. Its verdict sums the thread up.
+SESSIONS: Sessions | str = Sessions(
+    (".codex/sessions/**/rollout-*-{id}.jsonl",),
+    ({"type": "event_msg", "payload.type": "token_count"}, {"type": "token_usage_record"}),
+)
 
 _RETRY = re.compile(r"Reconnecting\.\.\. (?:(?P<attempt>\d+)/\d+|waiting for network) \((?P<cause>.*)\)", re.DOTALL)
 _STATUS = re.compile(r"(?:unexpected status |exceeded retry limit, last status: )(?P<status>\d{3}) ")
 _NETWORK_WAITS = 6  # in a row, 90 s after the first; with unbounded_connection_retries it waits for ever
 _OUTCOME = ("aggregated_output", "exit_code", "result", "error", "status")
 _NO_TOOLS = ("agent_message", "reasoning", "error", "todo_list")
+_FORGETS = "--ephemeral"
 _PROSE_CHARS = 500
 _ANSWER_CHARS = 8000
 _K = FailureKind
@@ -61,9 +68,12 @@ def argv(launch: Launch) -> tuple[str, ...]:
     """The command line of a run. It knows no budget and no turn cap.
 
     A prompt of one dash would be read from standard input, so it gets a word in front.
+    The lock has it keep no session, which a run with a later one in mind does.
     """
     prompt = f"Instruction: {launch.instruction}" if launch.instruction.strip() == "-" else launch.instruction
-    return (launch.executable, "exec", "--json", f"--model={launch.model}", *launch.flags, "--", prompt)
+    flags = [flag for flag in launch.flags if flag != _FORGETS or not launch.keeps]
+    end = ("resume", "--", launch.session, prompt) if launch.session else ("--", prompt)
+    return (launch.executable, "exec", "--json", f"--model={launch.model}", *flags, *end)
 
 
 def probe_argv(launch: Launch) -> tuple[str, ...]:
@@ -102,7 +112,7 @@ class _Telling:
     def read(self, line: Fields) -> list[AgentEvent]:
         match line.get("type"):
             case "thread.started":
-                return [AgentEvent(Act.INIT)]
+                return [AgentEvent(Act.INIT, session=field(line, "thread_id", str))]
             case "turn.started":
                 return [AgentEvent(Act.WAITING)]
             case "item.started" | "item.completed" as what:

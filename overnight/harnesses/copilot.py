@@ -18,6 +18,7 @@ from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_wo
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 
 NAME = "copilot"
@@ -28,6 +29,10 @@ HEADER_OF: Mapping[str, Header] = {
 }
 CAPS = frozenset[str]()
 TELLS_USAGE: TellsUsage = "never"
+# 1.0.102, measured 2026-11-29: its id is told with the verdict alone, so one that was killed cannot be gone on with
+SESSIONS: Sessions | str = Sessions(
+    (".copilot/session-state/{id}/events.jsonl", ".copilot/session-state/{id}/workspace.yaml")
+)
 
 _SHELL = re.compile(r"<shellId: \d+")  # counts up at every call
 _PROSE_CHARS = 500
@@ -58,7 +63,8 @@ def argv(launch: Launch) -> tuple[str, ...]:
     It knows no budget in money and no turn cap.
     """
     fixed = ("--output-format=json", f"--model={launch.model}")
-    return (launch.executable, *fixed, *launch.flags, f"--prompt={launch.instruction}")
+    resume = (f"--resume={launch.session}",) if launch.session else ()
+    return (launch.executable, *fixed, *launch.flags, *resume, f"--prompt={launch.instruction}")
 
 
 def probe_argv(launch: Launch) -> tuple[str, ...]:
@@ -114,7 +120,7 @@ class _Telling:
             case "abort":
                 self._aborted = True
             case "result":
-                return self._result(field(line, "exitCode", int))
+                return self._result(field(line, "exitCode", int), field(line, "sessionId", str))
         return []
 
     def _spoke(self, text: str) -> list[AgentEvent]:
@@ -148,10 +154,11 @@ class _Telling:
         text = text or (field(data, "message", str) or "")[:_ANSWER_CHARS]
         return AgentEvent(Act.ERROR, text=text, error=_word(data, "errorType"), status=status)
 
-    def _result(self, exit_code: int | None) -> list[AgentEvent]:
+    def _result(self, exit_code: int | None, session: str | None) -> list[AgentEvent]:
         """Its verdict; none when it was told to stop, whatever it says."""
         ok = exit_code == 0
-        return [] if self._aborted else [AgentEvent(Act.RESULT, text=self._answer if ok else "", ok=ok)]
+        text = self._answer if ok else ""
+        return [] if self._aborted else [AgentEvent(Act.RESULT, text=text, ok=ok, session=session)]
 
 
 def _refusal(data: Fields) -> AgentEvent:

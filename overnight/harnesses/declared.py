@@ -26,6 +26,7 @@ from overnight.harnesses.lines import Fields, Lines, digest, parse
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 
 FOLDER = Path(__file__).with_name("declarations")
@@ -93,6 +94,7 @@ class Declared:
     """What a harness module is, made from a declaration."""
 
     CAPS = frozenset[str]()
+    SESSIONS: Sessions | str = "its file declares no way to"
 
     def __init__(self, declaration: Declaration) -> None:
         self._is, lines = declaration, declaration.lines

@@ -18,6 +18,7 @@ from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_wo
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 from overnight.usage import Usage
 
@@ -26,6 +27,8 @@ COMMAND = "goose"
 HEADER_OF: Mapping[str, Header] = {"ANTHROPIC_API_KEY": Header.X_API_KEY}
 CAPS = frozenset({"max_turns"})
 TELLS_USAGE: TellsUsage = "at-end"
+# 1.52.0, measured 2026-11-29: `--resume` from a copy of its database committed into the earlier run's work tree
+SESSIONS: Sessions | str = "it keeps the path of the earlier work tree in a database, and works there"
 
 _BANNER = re.compile(r"new session · \S+ (?P<model>\S+)")
 _STATUS = re.compile(

@@ -20,6 +20,7 @@ from overnight.harnesses.lines import Fields, JsonReader, Lines, digest, field, 
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 from overnight.usage import Usage
 
@@ -31,6 +32,8 @@ HEADER_OF: Mapping[str, Header] = {
 }
 CAPS = frozenset[str]()
 TELLS_USAGE: TellsUsage = "each-answer"
+# 1.18.33, measured 2026-11-29: `--session` from a copy of its database worked in the earlier run's tree, and hung
+SESSIONS: Sessions | str = "it keeps the path of the earlier work tree in a database, and works there"
 
 _PROVIDER = "overnight"  # what the lock's OPENCODE_CONFIG_CONTENT calls the one provider it describes
 _EMPTY_ANSWERS = 3  # in a row; one may be a hiccup, and it never stops by itself

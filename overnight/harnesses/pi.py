@@ -19,6 +19,7 @@ from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_wo
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 from overnight.usage import Usage
 
@@ -30,6 +31,8 @@ HEADER_OF: Mapping[str, Header] = {
 }
 CAPS = frozenset[str]()
 TELLS_USAGE: TellsUsage = "each-answer"
+# 0.73.1, measured 2026-11-29: one of another folder than that of its work tree it asks about, and ends
+SESSIONS: Sessions | str = Sessions((".pi/agent/sessions/*/*_{id}.jsonl",))
 
 _PROVIDER = "overnight"
 _VARIABLE_OF = {header: variable for variable, header in HEADER_OF.items()}
@@ -64,7 +67,8 @@ def argv(launch: Launch) -> tuple[str, ...]:
     """
     like_another = launch.instruction.startswith(("-", "@", "/"))
     prompt = f"Instruction: {launch.instruction}" if like_another else launch.instruction
-    fixed = ("--mode", "json", "--no-session", "--provider", _PROVIDER, "--model", launch.model)
+    kept = ("--session", launch.session) if launch.session else () if launch.keeps else ("--no-session",)
+    fixed = ("--mode", "json", *kept, "--provider", _PROVIDER, "--model", launch.model)
     return (launch.executable, *fixed, *launch.flags, "--print", prompt)
 
 
@@ -124,7 +128,7 @@ class _Telling:
         message = field(line, "message", dict) or {}
         match line.get("type"):
             case "session":
-                return [AgentEvent(Act.INIT)]
+                return [AgentEvent(Act.INIT, session=field(line, "id", str))]
             case "turn_start":
                 return [AgentEvent(Act.WAITING)]
             case "message_end" if message.get("role") == "assistant":

@@ -8,8 +8,9 @@ from typing import Literal, Protocol
 from overnight.caps import TellsUsage
 from overnight.events import AgentEvent
 from overnight.failures import Failure
+from overnight.launch import Launch
 from overnight.lockfile import ErrorRule, Header
-from overnight.plan import Launch
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 
 __all__ = ["Harness", "Launch", "Reader"]
@@ -36,8 +37,14 @@ class Harness(Protocol):
     TELLS_USAGE: TellsUsage
     """When it says what it used: whether a cap can be watched from outside, and a cost be reckoned."""
 
+    SESSIONS: Sessions | str
+    """How it keeps what a later run can go on with; or why none can."""
+
     def argv(self, launch: Launch) -> tuple[str, ...]:
-        """The command line of a run. The instruction is one argument that cannot be taken for a flag."""
+        """The command line of a run, or of one that goes on with `launch.session`.
+
+        The instruction is one argument that cannot be taken for a flag.
+        """
         ...
 
     def probe_argv(self, launch: Launch) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from overnight.harnesses.lines import Fields, JsonReader, digest, field, last_wo
 from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 from overnight.usage import Usage
 
@@ -27,6 +28,8 @@ COMMAND = "qwen"
 HEADER_OF: Mapping[str, Header] = {"ANTHROPIC_API_KEY": Header.X_API_KEY}
 CAPS = frozenset[str]()
 TELLS_USAGE: TellsUsage = "each-answer"
+# 0.15.10, measured 2026-11-29: looked for in the folder of its own work tree. The result sums the session up.
+SESSIONS: Sessions | str = Sessions((".qwen/projects/*/chats/{id}.jsonl",))
 
 _OWN = "[API Error: "
 _STATUS = re.compile(r"\[API Error: (\d{3}) ")
@@ -61,7 +64,8 @@ def argv(launch: Launch) -> tuple[str, ...]:
     command_like = launch.instruction.lstrip().startswith("/")
     prompt = f"Instruction: {launch.instruction}" if command_like else launch.instruction
     fixed = ("--output-format=stream-json", "--include-partial-messages", "--auth-type=anthropic")
-    return (launch.executable, *fixed, f"--model={launch.model}", *launch.flags, f"--prompt={prompt}")
+    resume = (f"--resume={launch.session}",) if launch.session else ()
+    return (launch.executable, *fixed, f"--model={launch.model}", *launch.flags, *resume, f"--prompt={prompt}")
 
 
 def probe_argv(launch: Launch) -> tuple[str, ...]:
@@ -106,12 +110,14 @@ class _Telling:
 
     def __init__(self) -> None:
         self._own: AgentEvent | None = None
+        self._used = 0
 
     def read(self, line: Fields) -> list[AgentEvent]:
         match line.get("type"):
             case "system" if line.get("subtype") == "init":
                 version = field(line, "qwen_code_version", str)
-                return [AgentEvent(Act.INIT, model=field(line, "model", str), version=version)]
+                session = field(line, "session_id", str)
+                return [AgentEvent(Act.INIT, model=field(line, "model", str), version=version, session=session)]
             case "assistant":
                 return self._assistant(field(line, "message", dict) or {})
             case "user":
@@ -133,10 +139,13 @@ class _Telling:
             for b in blocks
             if b.get("type") == "tool_use"
         ]
-        return [*([AgentEvent(Act.SPOKE, text=text[:_PROSE_CHARS])] if text else []), *calls, *_used(message)]
+        used = _used(message)
+        self._used += sum(usage.total for event in used for usage in (event.usage or {}).values())
+        return [*([AgentEvent(Act.SPOKE, text=text[:_PROSE_CHARS])] if text else []), *calls, *used]
 
     def _result(self, line: Fields) -> AgentEvent:
         tokens = field(field(line, "usage", dict), "total_tokens", int)
+        tokens = min(tokens, self._used) if tokens and self._used else tokens  # an earlier run's are in the sum
         said = field(line, "result", str) or field(field(line, "error", dict), "message", str) or ""
         if self._own is None and line.get("is_error") is False and tokens:
             return AgentEvent(Act.RESULT, text=said[:_ANSWER_CHARS], ok=True, tokens=tokens)

@@ -17,6 +17,7 @@ from overnight.harnesses.protocol import Launch, Reader
 from overnight.harnesses.scripted_agent import VERSION
 from overnight.harnesses.verdict import Dialect, judge
 from overnight.lockfile import ErrorRule, Header
+from overnight.session import Sessions
 from overnight.transcript import Transcript
 from overnight.usage import Usage
 
@@ -28,6 +29,7 @@ HEADER_OF: Mapping[str, Header] = {
 }
 CAPS = frozenset[str]()
 TELLS_USAGE: TellsUsage = "each-answer"
+SESSIONS: Sessions | str = Sessions((".overnight/sessions/{id}.json",))
 
 _AGENT = ".overnight/scripted_agent.py"
 _K = FailureKind
@@ -52,7 +54,9 @@ _DIALECT = Dialect(
 def argv(launch: Launch) -> tuple[str, ...]:
     """The command line of a run; `max_turns` bounds the calls of the model, `max_usd` has no effect."""
     caps = () if launch.max_turns is None else (f"--max-turns={launch.max_turns}",)
-    options = (f"--model={launch.model}", *caps, *launch.flags)
+    kept = ("--keep",) if launch.keeps else ()
+    resume = (f"--session={launch.session}",) if launch.session else ()
+    options = (f"--model={launch.model}", *caps, *launch.flags, *kept, *resume)
     return (launch.executable, "-I", "-S", f"../home/{_AGENT}", *options, "--", launch.instruction)
 
 
@@ -85,7 +89,8 @@ def diagnose(transcript: Transcript, rules: Sequence[ErrorRule], names: Mapping[
 def _read(line: Fields) -> list[AgentEvent]:
     match line.get("type"):
         case "init":
-            return [AgentEvent(Act.INIT, model=field(line, "model", str), version=field(line, "version", str))]
+            version, session = field(line, "version", str), field(line, "session", str)
+            return [AgentEvent(Act.INIT, model=field(line, "model", str), version=version, session=session)]
         case "request":
             return [AgentEvent(Act.WAITING)]
         case "retry":

@@ -9,7 +9,8 @@ object a line, one key a step:
 
 `ask` has the model carry out the instruction, `fork` leaves N sleeping
 children behind, `exit` ends without a result. Without a block the model is
-asked at once. The key is taken out of the environment before anything else
+asked at once. With `--keep` a file under HOME holds the session: what was said
+to the model and by it, and how much of the script is done. The key is taken out of the environment before anything else
 runs, and never printed.
 """
 
@@ -147,14 +148,51 @@ def check_key(wire: Wire) -> None:
         raise Failed(error="bad-key", text="the key holds characters that a header cannot carry")
 
 
-def ask(wire: Wire, options: argparse.Namespace) -> None:
+class Session:
+    """What a later run can go on with: kept in a file, when asked to, rewritten as it grows."""
+
+    def __init__(self, known: str | None, instruction: str, *, keep: bool) -> None:
+        self.id, self._keep = known or os.urandom(8).hex(), keep
+        self._path = os.path.join(os.environ["HOME"], ".overnight", "sessions", f"{self.id}.json")
+        self.script, self.done = "", 0
+        self.messages: list[dict[str, Any]] = []
+        if known is not None:
+            self._read()
+        self.script = self.script or instruction
+        self.say({"role": "user", "content": instruction})
+
+    def say(self, *messages: dict[str, Any]) -> None:
+        self.messages += messages
+        self._write()
+
+    def step(self) -> None:
+        """One more step of the script is begun; it is not begun again."""
+        self.done += 1
+        self._write()
+
+    def _read(self) -> None:
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                self.script, self.done, self.messages = json.load(file)
+        except FileNotFoundError:
+            usage(f"no session {self.id}")
+
+    def _write(self) -> None:
+        if not self._keep:
+            return
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        with open(self._path + ".new", "w", encoding="utf-8") as file:
+            json.dump([self.script, self.done, self.messages], file)
+        os.replace(self._path + ".new", self._path)
+
+
+def ask(wire: Wire, options: argparse.Namespace, session: Session) -> None:
     """Let the model work until it ends its turn, then give the verdict and exit."""
-    messages: list[dict[str, Any]] = [{"role": "user", "content": options.instruction}]
     tokens = 0
     tools = {} if options.no_tools else {"tools": [TOOL]}
     for _ in range(options.max_turns):
         try:
-            answer = call(wire, {"model": options.model, "max_tokens": 4096, "messages": messages, **tools})
+            answer = call(wire, {"model": options.model, "max_tokens": 4096, "messages": session.messages, **tools})
         except Failed as failed:
             emit("error", **failed.fields)
             finish(False, tokens=tokens, **failed.fields)
@@ -163,9 +201,11 @@ def ask(wire: Wire, options: argparse.Namespace) -> None:
         tokens += sent + got
         emit("usage", input=sent, output=got, model=answer.get("model"))
         results, said = act(answer)
+        told = {"role": "assistant", "content": answer["content"]}
         if not results:
+            session.say(told)
             finish(True, tokens=tokens, text=said)
-        messages += [{"role": "assistant", "content": answer["content"]}, {"role": "user", "content": results}]
+        session.say(told, {"role": "user", "content": results})
     finish(False, tokens=tokens, error="turn-limit", text=f"no end after {options.max_turns} turns")
 
 
@@ -256,10 +296,11 @@ def read_script(instruction: str) -> list[dict[str, Any]] | None:
     return steps
 
 
-def play(steps: list[dict[str, Any]], wire: Wire, options: argparse.Namespace) -> NoReturn:
-    for step in steps:
+def play(steps: list[dict[str, Any]], wire: Wire, options: argparse.Namespace, session: Session) -> NoReturn:
+    for step in steps[session.done :]:
+        session.step()
         if "ask" in step:
-            ask(wire, options)
+            ask(wire, options, session)
         next(STEPS[key] for key in step if key in STEPS)(step)
     finish(True, text="the script ended")
 
@@ -270,14 +311,17 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--max-turns", type=int, default=50)
     parser.add_argument("--no-tools", action="store_true")
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--session")
     parser.add_argument("instruction")
     options = parser.parse_args()
-    steps = read_script(options.instruction)
-    emit("init", version=VERSION, model=options.model)
+    session = Session(options.session, options.instruction, keep=options.keep)
+    steps = read_script(session.script)
+    emit("init", version=VERSION, model=options.model, **({"session": session.id} if options.keep else {}))
     if steps is None:
-        ask(wire, options)
+        ask(wire, options, session)
     else:
-        play(steps, wire, options)
+        play(steps, wire, options, session)
 
 
 if __name__ == "__main__":

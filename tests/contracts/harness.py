@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -66,6 +68,9 @@ _NAMES = st.sampled_from(
     ]
 )
 
+SESSION = "01a2288c-7e77-72b1-a296-613672081344"
+RESUMING: tuple[dict[str, Any], ...] = ({}, {"keeps": True}, {"keeps": True, "session": SESSION})
+
 
 def _launch(instruction: str = "do it", flags: tuple[str, ...] = ("--one=1",), max_turns: int | None = None) -> Launch:
     return Launch("/opt/agent", instruction, "glm-5.1", flags, max_turns=max_turns)
@@ -103,6 +108,19 @@ class HarnessContract:
     def test_a_turn_cap_reaches_the_command_line(self, harness: Harness) -> None:
         assert "--max-turns=7" in harness.argv(_launch(max_turns=7)) or "max_turns" not in harness.CAPS
         assert not any("max-turns" in argument for argument in harness.argv(_launch()))
+
+    def test_it_goes_on_with_a_session_or_says_why_not(self, harness: Harness) -> None:
+        kept = harness.SESSIONS
+        if isinstance(kept, str):
+            assert kept
+            return
+        plain, keeps, on = (harness.argv(dataclasses.replace(_launch(), **more)) for more in RESUMING)
+        assert not any(SESSION in part for part in (*plain, *keeps))
+        assert sum(SESSION in part for part in on) == 1, "the id is an argument, or a part of one, of its own"
+        assert on[-1] == plain[-1] == keeps[-1]
+        assert set(plain) - set(on) <= {"--no-session", "--ephemeral"}
+        assert all("{id}" in each and not each.startswith(("/", "~")) for each in kept.files)
+        assert ".." not in {part for each in kept.files for part in Path(each).parts}
 
     def test_a_version_is_read_or_refused_never_guessed(self, harness: Harness) -> None:
         for output in ("", "command not found", "Error: 12", "{}", "v"):

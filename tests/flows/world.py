@@ -170,7 +170,7 @@ def finished(process: subprocess.Popen[str], timeout_s: float = 120) -> Done:
 
 
 @contextmanager
-def world(directory: Path, agents: Path) -> Iterator[World]:
+def world(directory: Path, agents: Path, tapes: Sequence[Tape] = TAPES) -> Iterator[World]:
     """Two hosts: `loop` is asyncssh on loopback, `box` a real OpenSSH server."""
     (directory / "home").mkdir()
     (directory / "loop-home").mkdir()
@@ -180,7 +180,7 @@ def world(directory: Path, agents: Path) -> Iterator[World]:
         Site("rehearsal-x", KEYS["rehearsal-x"], accepts=frozenset({Header.X_API_KEY})),
     ]
     with ExitStack() as stack:
-        provider = stack.enter_context(EmulatedProvider(sites, TAPES))
+        provider = stack.enter_context(EmulatedProvider(sites, tapes))
         public = make_key(directory / "id_ed25519")
         loop = stack.enter_context(LoopbackHost("dev", [public], home=directory / "loop-home"))
         box = stack.enter_context(sshd.serving(directory / "sshd")).address()

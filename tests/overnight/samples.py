@@ -17,6 +17,7 @@ from overnight.lockfile import ProviderLock
 from overnight.plan import Planner, RunPlan
 from overnight.report import BatchReport, Check, PassedOver, Phases, RouteReport, RunReport, Verify, count, exit_code
 from overnight.route import Route
+from overnight.session import Resumed
 from overnight.spec import BatchSpec, HostSpec, Limits, TaskSpec
 from overnight.stop import Audit
 from overnight.usage import Usage
@@ -77,6 +78,8 @@ def full_run(**changes: Any) -> RunReport:
         harness_version="2.1.330",
         state="failed",
         failure=fail(FailureKind.VERIFY_FAILED, *seen, retry_after_s=3.0),
+        session="6795d3fc-b2b6-4aa0-9cb5-60eb8f97e25c",
+        resumed=Resumed(run_id="x.shout.0", after=FailureKind.WENT_QUIET, why="it told no session id"),
         passed_over=(PassedOver(route=OLD, because="tried", failure=proven(FailureKind.DISK_FULL)),),
         commits=found.commits,
         branch=found.branch,

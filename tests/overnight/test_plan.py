@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from overnight.env import Absent, Binding, EnvPatch, Secret, Value
-from overnight.failures import BadInput
+from overnight.failures import BadInput, FailureKind
 from overnight.harnesses import HARNESSES
 from overnight.lockfile import Header, ProviderLock
 from overnight.plan import COMMIT_REQUEST, RunPlan
+from overnight.session import Resume, Resumed
 from overnight.spec import HostSpec, Limits
 from tests.overnight.samples import BATCH_ID, BOX, LOCK, ROUTE, batch, plan, planner, task
 
@@ -168,6 +169,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("base_url", "https://elsewhere.example"),
     ("longest_wait_s", 1.0),
     ("verify", "make test"),
+    ("resume", Resume(Resumed(run_id="b1.shout.1", after=FailureKind.NO_COMMIT, why="it told no session id"))),
 ]
 # decided at home after the run is over; a run that an earlier version started, which did not know it, is still ours
 AT_HOME = {"approve", "speaks", "verify_on", "verify_twice", "guards", "deliver"}
