@@ -162,12 +162,8 @@ def _peer(yard: Yard, program: str, *options: str) -> Spent:
     env = {"PATH": f"{peers.BIN}:{os.environ['PATH']}", "HOME": str(place), "LANG": "C.UTF-8"}
     env |= {"GIT_SSH_COMMAND": shlex.join(yard.ssh())}
     with quiet():
-        argv = [
-            peers.BIN / "python",
-            Path(__file__).with_name("peer_programs") / program,
-            place / "order.json",
-            *options,
-        ]
+        play = Path(__file__).with_name("peer_programs") / program
+        argv: list[str | Path] = [peers.BIN / "python", play, place / "order.json", *options]
         found = spent(lambda: run(argv, env=env))
     yard.check()
     return found
