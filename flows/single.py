@@ -15,6 +15,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from blocks.ssh_host import SSHHost
+from blocks.task_form import TaskForm
 from flows.attempts import begun_before, carry_out, end_state, in_slots
 from flows.cancel import finish
 from flows.limits import rooms
@@ -22,7 +23,7 @@ from flows.part_report import hand_over
 from flows.prepare import check_forges, checked, record, state_directory
 from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput
-from overnight.form import PARAMETERS, REPO_SHAPE, choices, chosen, name_from
+from overnight.form import PARAMETERS, REPO_SHAPE, choices, name_from
 from overnight.handover import Deliver, Guards
 from overnight.ledger import Ledger
 from overnight.spec import AUTHOR, Limits
@@ -89,35 +90,34 @@ async def single(
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
-    asked: dict[str, Any] = {
-        "repo": repo,
-        "instruction": instruction,
-        "base": base,
-        "verify": verify or None,
-        "approve": approve,
-    }
-    asked |= {"verify_on": verify_on, "verify_twice": verify_twice, "ask_for_commit": ask_for_commit}
-    asked |= {"limits": limits.model_dump(), "guards": guards.model_dump(), "deliver": deliver.model_dump()}
-    asked["id"] = name or name_from(instruction)
-    return await _carry_out(asked, {host_name or host.saved_as: host}, route, author, resume, part_of, state, lock)
+    form = TaskForm(
+        instruction=instruction,
+        repo=repo,
+        host=host,
+        route=route,
+        base=base,
+        verify=verify,
+        id=name,
+        approve=approve,
+        limits=limits,
+        verify_on=verify_on,
+        verify_twice=verify_twice,
+        guards=guards,
+        deliver=deliver,
+        ask_for_commit=ask_for_commit,
+    )
+    return await _carry_out(form, host_name or host.saved_as, author, resume, part_of, state, lock)
 
 
 async def _carry_out(
-    task: dict[str, Any],
-    hosts: dict[str, SSHHost],
-    route: str,
-    author: str,
-    resume: str,
-    part_of: str,
-    state: str,
-    lock: str,
+    form: TaskForm, host: str, author: str, resume: str, part_of: str, state: str, lock: str
 ) -> State[Any]:
     try:
         directory = state_directory(Path(state) if state else None, os.environ)
         lock_path = lockfile.place(Path(lock) if lock else None, os.environ)
-        task["route"] = {"host": next(iter(hosts)), **chosen(route, layers.whole(lock_path), "route")}
+        task = form.entry(layers.whole(lock_path), "tasks[0]", host)
         again = resume or ("" if part_of else begun_before(directory))  # a part is found by its name
-        ledger = _ledger(directory, task, hosts, author, lock_path, again, part_of)
+        ledger = _ledger(directory, task, {host: form.host}, author, lock_path, again, part_of)
         ledger.reopen()
         with ledger.held():
             async with rooms() as room:
