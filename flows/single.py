@@ -25,7 +25,7 @@ from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput
 from overnight.form import PARAMETERS, REPO_SHAPE, choices, name_from
 from overnight.handover import Deliver, Guards
-from overnight.ledger import Ledger
+from overnight.ledger import Ledger, part_name
 from overnight.spec import AUTHOR, Limits
 
 # read once, when the form is made; a flow run reads the lock that it is given
@@ -59,6 +59,7 @@ async def single(
     author: str = AUTHOR,
     resume: str = "",
     part_of: str = "",
+    attempt: Annotated[int, Field(ge=1)] = 1,
     host_name: str = "",
     state: str = "",
     lock: str = "",
@@ -86,6 +87,7 @@ async def single(
         author: Name and address of the commits, unless the agent sets its own.
         resume: Batch id of an earlier run, to go on where it stopped.
         part_of: Set by a batch that spreads its tasks, to its id.
+        attempt: Set by a batch that spreads its tasks: the number of this attempt, which is the only one made here.
         host_name: Set by a batch that spreads its tasks. Empty takes the block's name.
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
@@ -106,18 +108,18 @@ async def single(
         deliver=deliver,
         ask_for_commit=ask_for_commit,
     )
-    return await _carry_out(form, host_name or host.saved_as, author, resume, part_of, state, lock)
+    return await _carry_out(form, host_name or host.saved_as, author, resume, part_of, attempt, state, lock)
 
 
 async def _carry_out(
-    form: TaskForm, host: str, author: str, resume: str, part_of: str, state: str, lock: str
+    form: TaskForm, host: str, author: str, resume: str, part_of: str, attempt: int, state: str, lock: str
 ) -> State[Any]:
     try:
         directory = state_directory(Path(state) if state else None, os.environ)
         lock_path = lockfile.place(Path(lock) if lock else None, os.environ)
         task = form.entry(layers.whole(lock_path), "tasks[0]", host)
         again = resume or ("" if part_of else begun_before(directory))  # a part is found by its name
-        ledger = _ledger(directory, task, {host: form.host}, author, lock_path, again, part_of)
+        ledger = _ledger(directory, task, {host: form.host}, author, lock_path, again, part_of, attempt)
         ledger.reopen()
         with ledger.held():
             async with rooms() as room:
@@ -139,20 +141,24 @@ def _ledger(
     lock_path: Path,
     resume: str,
     part_of: str,
+    attempt: int,
 ) -> Ledger:
     """The record of this task: the one to resume, or a new one."""
     if resume:
         return Ledger(directory, resume)
+    part = part_name(task["id"], attempt) if part_of else ""
     if part_of:
         _check_id(part_of)
-        known = Ledger(directory, part_of, task["id"])
+        known = Ledger(directory, part_of, part)
         if (known.directory / "batch.json").exists():
             return known
     described = {name: host.described() for name, host in hosts.items()}
     raw = {"name": task["id"], "author": author, "hosts": described, "tasks": [task]}
     batch = batchfile.complete(raw, PARAMETERS, Path.home(), {})
     check_forges(batch)
-    return record(checked(batch, lock_path, os.environ, part_of or None), directory, task["id"] if part_of else "")
+    if part_of:
+        batch = batch.model_copy(update={"tasks": tuple(t.model_copy(update={"first": attempt}) for t in batch.tasks)})
+    return record(checked(batch, lock_path, os.environ, part_of or None), directory, part)
 
 
 def _check_id(batch_id: str) -> None:

@@ -1,10 +1,10 @@
 """The state directory: what a batch knows, on disk before it is acted on.
 
-`<state>/batches/<batch_id>/` (and, for a task of a batch that was spread over
-workers, `<state>/parts/<batch_id>/<task_id>/` on its worker) holds `batch.json` (what was asked), `lock.json`
+`<state>/batches/<batch_id>/` (and, for an attempt of a batch that was spread over
+workers, `<state>/parts/<batch_id>/<part_name>/` on its worker) holds `batch.json` (what was asked), `lock.json`
 (the lock it was planned with), `report.json`, `report.md`, `report.html`, and per attempt
-`runs/<run_id>/` with `plan.json`, `handle.json`, the append-only `out`, `err`
-and `events.jsonl`, `stop.json` when we ended it for a cause, and `outcome.json`
+`runs/<run_id>/` with `plan.json` (`handed.json` alone where a worker was given it), `handle.json`, the append-only
+`out`, `err` and `events.jsonl`, `stop.json` when we ended it for a cause, and `outcome.json`
 once it is decided. Nothing about a run
 lives only in memory.
 """
@@ -43,6 +43,11 @@ class _Asked(BaseModel):
     batch_id: str
     started_at: datetime
     spec: BatchSpec
+
+
+def part_name(task_id: str, attempt: int) -> str:
+    """The folder of one attempt of a spread batch. No id holds a plus."""
+    return task_id if attempt == 1 else f"{task_id}+{attempt}"
 
 
 class Ledger:
@@ -127,9 +132,9 @@ class Ledger:
         """Whether the host may have been asked for this run already; the plan is written just before."""
         return (self.directory / "runs" / run_id / "plan.json").exists()
 
-    def route(self, run_id: str) -> Route | None:
-        """The route a run was planned on; None when none was."""
-        path = self.directory / "runs" / run_id / "plan.json"
+    def route(self, run_id: str, record: Literal["plan", "handed"] = "plan") -> Route | None:
+        """The route a run was planned on here, or handed out on to another worker; None when it was not."""
+        path = self.directory / "runs" / run_id / f"{record}.json"
         if not path.exists():
             return None
         return Route.model_validate(json.loads(path.read_text(encoding="utf-8"))["route"])

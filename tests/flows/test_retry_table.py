@@ -179,7 +179,7 @@ REAL = {
     K.TIME_LIMIT: Trouble(instruction=script('{"sleep": 50}'), limits={"total_s": 2}),
     K.WORKSPACE: Trouble(base="nowhere"),
 }
-WAIT = [kind for kind in FailureKind if TABLE[kind].waits_s is not None]
+WAIT = [kind for kind, row in TABLE.items() if row.waits_s is not None]
 
 
 def route(provider: str, host: str = "box", harness: str = "scripted") -> Route:
