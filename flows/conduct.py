@@ -56,7 +56,8 @@ class Conductor:
         self._clock = Clock.of(os.environ)
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
-        self._file = BreakerFile(night.ledger.state)
+        # the batch that handed a part out judges by the outcome; counted by both, one failure would be two
+        self._file = BreakerFile(night.ledger.directory if night.ledger.is_part else night.ledger.state)
         self._noted: Mapping[str, Breaker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._spend: dict[str, Route] = {}

@@ -92,22 +92,8 @@ async def single(
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
-    form = TaskForm(
-        instruction=instruction,
-        repo=repo,
-        host=host,
-        route=route,
-        base=base,
-        verify=verify,
-        id=name,
-        approve=approve,
-        limits=limits,
-        verify_on=verify_on,
-        verify_twice=verify_twice,
-        guards=guards,
-        deliver=deliver,
-        ask_for_commit=ask_for_commit,
-    )
+    given = {**locals(), "id": name}
+    form = TaskForm(**{field: given[field] for field in TaskForm.model_fields})
     return await _carry_out(form, host_name or host.saved_as, author, resume, part_of, attempt, state, lock)
 
 

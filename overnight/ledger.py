@@ -59,6 +59,11 @@ class Ledger:
         self.directory = state / "parts" / batch_id / part if part else state / "batches" / batch_id
         self._name = part or batch_id
 
+    @property
+    def is_part(self) -> bool:
+        """Whether it is one attempt of a batch that was spread over workers."""
+        return self._name != self.batch_id
+
     def open_new(self, batch: BatchSpec, lock_text: str, started_at: datetime) -> None:
         """Create the folder and write what was asked.
 
@@ -69,7 +74,7 @@ class Ledger:
             BadInput: the state directory cannot be written.
         """
         try:
-            self.directory.mkdir(parents=True, exist_ok=self._name != self.batch_id, mode=0o700)
+            self.directory.mkdir(parents=True, exist_ok=self.is_part, mode=0o700)
         except OSError as error:
             raise BadInput(
                 str(self.state), "--state", f"cannot be written: {error.strerror}", "Give another --state"

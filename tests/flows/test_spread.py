@@ -11,6 +11,7 @@ from uuid import UUID
 import psutil
 import pytest
 
+from overnight.breaker import BreakerFile
 from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.model import Shell, Tape, Wait
 from tests.flows.served import Served, served
@@ -202,3 +203,14 @@ def test_what_still_runs_when_the_budget_is_used_up_is_ended_and_its_commits_com
     assert ended(up, "used")[1] == ("long.1", "rehearsal", "cancelled", "cancelled")
     assert "the budget of the batch asked for its end" in evidence(up, "used", 1)
     assert up.git("log", "--format=%s", f"main..overnight/{report(up, 'used')['batch_id']}/long") == "Add greeting"
+
+
+def test_a_failure_counts_once_on_the_breakers_of_the_state_directory(up: Served) -> None:
+    path = batch_file(up, "counted", tasks(QUICK, 1))
+    up.provider.set_fault("well", Fault(FaultKind.SERVER_ERROR, spares_probes=True))
+    try:
+        up.ended(up.start("batch/batch", files=[str(path)]), 300)
+    finally:
+        up.provider.set_fault("well", None)
+    assert [end for *_, end in ended(up, "counted")] == ["provider-error"]
+    assert BreakerFile(up.state).read()["provider rehearsal"].failures == 1
