@@ -49,11 +49,11 @@ from tests.overnight.samples import proven
 
 K, F = FailureKind, FaultKind
 
-SPEED, HOURS = 60.0, 8.0
+SPEED, HOURS = 60.0, 100.0
 RETRY_AFTER_S, OPENS_AFTER_S = 90, 120
 SPARE, WORK = "spare", "Add a greeting"
-QUIET_S = 5.0
-FAST = Limits(total_s=60, first_event_s=None, quiet_s=None, grace_s=0.5, attempts=3)
+QUIET_S = 8.0
+FAST = Limits(total_s=300, first_event_s=None, quiet_s=None, grace_s=0.5, attempts=3)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Trouble:
     limits: dict[str, Any] = field(default_factory=dict)
 
 
-QUIET = ('{"say": "on it"}', '{"sh": "echo half > left.txt"}', '{"sleep": 50}')
+QUIET = ('{"say": "on it"}', '{"sh": "echo half > left.txt"}', '{"sleep": 200}')
 REAL = {
     K.AUTH_REJECTED: Trouble(Fault(F.KEY_REFUSED)),
     K.KEY_MISSING: Trouble(),
@@ -95,7 +95,7 @@ REAL = {
     K.NO_COMMIT: Trouble(instruction="Do nothing"),
     K.VERIFY_FAILED: Trouble(verify="echo never; false"),
     K.TURN_LIMIT: Trouble(instruction="Go six steps", limits={"max_turns": 1}),
-    K.TIME_LIMIT: Trouble(instruction=script('{"sleep": 50}'), limits={"total_s": 2}),
+    K.TIME_LIMIT: Trouble(instruction=script('{"sleep": 200}'), limits={"total_s": 2}),
     K.WORKSPACE: Trouble(base="nowhere"),
 }
 
@@ -139,8 +139,8 @@ def planted(task: TaskSpec, attempt: int) -> Failure | None:
         return proven(K.QUOTA_WINDOW, retry_after_s=OPENS_AFTER_S) if attempt == 1 else None
     if task.id == "shut":
         return proven(K.NO_COMMIT)
-    kind = K(task.id.rpartition(".")[0])
-    return None if kind in REAL else proven(kind)
+    name, _, who = task.id.rpartition(".")
+    return None if name in REAL and who != "other" else proven(K(name))  # of the other one it counts that it starts
 
 
 def standing_in(room: Room) -> Carry:
