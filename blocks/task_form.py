@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.ssh_host import SSHHost
 from overnight import layers
 from overnight.form import REPO_SHAPE, choices, chosen, name_from
+from overnight.handover import Deliver, Guards
 from overnight.lockfile import ProviderLock
 from overnight.spec import Limits
 
@@ -39,20 +40,33 @@ class TaskForm(BaseModel):
     id: str = Field("", description="Part of the branch name; empty takes the instruction's first words")
     approve: bool = Field(False, description="Make the branch only after you approved the diff on this run's page")
     limits: Limits = Field(Limits(), description="When a run is stopped, and how often it is tried")
+    verify_on: Literal["host", "here"] = Field(
+        "host", description="Where the check runs; here is the worker's machine, as its user"
+    )
+    verify_twice: bool = Field(False, description="A check that failed runs once more on the same commit")
+    guards: Guards = Field(Guards(), description="What becomes of the branch when the diff holds something of a sort")
+    deliver: Deliver = Field(Deliver(), description="Where the commits go when the task succeeded")
+    ask_for_commit: bool = Field(True, description="Append a line that asks the agent to commit")
+    resume_session: bool = Field(
+        False, description="The next attempt goes on with the agent's own session and work tree, where the agent can"
+    )
 
-    def entry(self, lock: ProviderLock, field: str) -> dict[str, Any]:
-        """The same task as a batch file would hold it, its host under `saved_as`.
+    def entry(self, lock: ProviderLock, field: str, host: str = "") -> dict[str, Any]:
+        """The same task as a batch file would hold it.
+
+        Args:
+            host: What the batch calls its host; empty for `saved_as`.
 
         Raises:
             BadInput: the route is not in the lock.
         """
+        as_written = {"instruction", "repo", "base", "approve", "ask_for_commit", "resume_session"}
         return {
+            **self.model_dump(include=as_written | {"verify_on", "verify_twice"}),
             "id": self.id or name_from(self.instruction),
-            "instruction": self.instruction,
-            "repo": self.repo,
-            "base": self.base,
             "verify": self.verify or None,
-            "approve": self.approve,
-            "route": {"host": self.host.saved_as, **chosen(self.route, lock, f"{field}.route")},
+            "route": {"host": host or self.host.saved_as, **chosen(self.route, lock, f"{field}.route")},
             "limits": self.limits.model_dump(),
+            "guards": self.guards.model_dump(),
+            "deliver": self.deliver.model_dump(),
         }

@@ -51,7 +51,7 @@ async def carry_out(
     flow_name: str = "",
     probed: bool = False,
     ending: bool = False,
-    whole: bool = False,
+    elsewhere: bool = False,
 ) -> BatchReport:
     """A recorded batch from its routes to its report.
 
@@ -59,7 +59,7 @@ async def carry_out(
         flow_name: What Prefect calls this flow run; empty takes the batch's name, which only its file tells.
         probed: Somebody else found its routes open a moment ago.
         ending: It was cancelled: nothing new is started, and what runs is ended and collected.
-        whole: `carry` makes all attempts of a task.
+        elsewhere: `carry` has attempts made by other workers.
     """
     spec, _ = ledger.reopen()
     desk = DESK.get()
@@ -74,7 +74,9 @@ async def carry_out(
             tags = {*flow_run.tags, *tags_of(spec.routes), f"{BATCH_ID}{ledger.batch_id}"}
             await mark_flow_run(tags, flow_name or f"batch {spec.name}")
             async with heeded(night):
-                runs = await handed_over(night, await _every_task(night, carry, probed=probed or ending, whole=whole))
+                runs = await handed_over(
+                    night, await _every_task(night, carry, probed=probed or ending, elsewhere=elsewhere)
+                )
             report = batch_report(night, runs)
             await publish(night, report)
         if night.interrupt == "cancel":
@@ -84,7 +86,7 @@ async def carry_out(
         night.close()
 
 
-async def _every_task(night: Night, carry: Carry, *, probed: bool, whole: bool) -> list[RunReport]:
+async def _every_task(night: Night, carry: Carry, *, probed: bool, elsewhere: bool) -> list[RunReport]:
     """The attempts of all tasks, the board kept true meanwhile."""
     if probed:
         for route in night.batch.routes:
@@ -92,7 +94,7 @@ async def _every_task(night: Night, carry: Carry, *, probed: bool, whole: bool) 
     else:
         await preflights(night)
     board = await open_board(night)
-    return await Conductor(night, carry, board.decided, whole=whole).run()
+    return await Conductor(night, carry, board.decided, elsewhere=elsewhere).run()
 
 
 def begun_before(state: Path) -> str:

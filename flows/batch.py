@@ -48,7 +48,7 @@ async def batch(
         tasks: Tasks given here instead of in a file.
         name: Name of this batch, when its tasks are given here.
         approve: Make branches only after you approved the diffs on this run's page.
-        spread: Each task as a flow run of its own, on the workers of the pool.
+        spread: Each attempt as a flow run of its own, on the workers of the pool.
         resume: Batch id of an earlier run, to go on where it stopped. What is above is ignored then.
         late_s: Not begun later than so many seconds after its scheduled time. 0 begins whenever it can.
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.

@@ -28,7 +28,7 @@ from overnight import past
 from overnight.ends import Ends, ask_end
 from overnight.failures import BadInput
 from overnight.form import name_from
-from overnight.ledger import Ledger
+from overnight.ledger import Ledger, part_name
 from overnight.lockfile import suggest
 from overnight.morning import whereabouts
 from overnight.past import Entry
@@ -47,7 +47,7 @@ async def cancel(batch_id: str, state: str = "", part: str = "") -> State[Any]:
     Args:
         batch_id: The batch to end.
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
-        part: The task, of a batch that was spread over workers; its record is on the worker that ran it.
+        part: The attempt, of a batch that was spread over workers; its record is on the worker that ran it.
     """
     try:
         ledger = Ledger(state_directory(Path(state) if state else None, os.environ), batch_id, part)
@@ -73,7 +73,8 @@ async def finish(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:  # no
     if batch_id is None:
         return  # it was not even recorded, so nothing was started
     given = seen.parameters
-    part = (given.get("name") or name_from(given["instruction"])) if given.get("part_of") else ""
+    name = given.get("name") or name_from(given["instruction"])
+    part = part_name(name, given.get("attempt", 1)) if given.get("part_of") else ""
     ledger = Ledger(state_directory(Path(given["state"]) if given.get("state") else None, os.environ), batch_id, part)
     if not _reported_since(ledger, seen.start_time):
         await cancel(batch_id, given.get("state", ""), part, return_state=True)

@@ -43,37 +43,37 @@ class Conductor:
     """One batch. `decided` is called with the last attempt of each task, as it comes to its end.
 
     Args:
-        whole: A start carries all attempts of a task out, elsewhere; here nobody hears when they first come through.
+        elsewhere: Attempts are carried out by other workers; here nobody hears when they first come through.
     """
 
     def __init__(
-        self, night: Night, carry: Carry, decided: Callable[[RunReport], Awaitable[None]], *, whole: bool = False
+        self, night: Night, carry: Carry, decided: Callable[[RunReport], Awaitable[None]], *, elsewhere: bool = False
     ) -> None:
         self.night = night
         self._carry = carry
         self._decided = decided
-        self._whole = whole
+        self._elsewhere = elsewhere
         self._began = time.monotonic()
         self._clock = Clock.of(os.environ)
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
-        self._file = BreakerFile(night.ledger.state)
+        # the batch that handed a part out judges by the outcome; counted by both, one failure would be two
+        self._file = BreakerFile(night.ledger.directory if night.ledger.is_part else night.ledger.state)
         self._noted: Mapping[str, Breaker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._spend: dict[str, Route] = {}
         self._runs: dict[str, list[RunReport]] = {}
         self._fault: BaseException | None = None
         self._look_at = 0.0
         self.deadline = _deadline(night)
-        tasks = night.batch.tasks
-        once = [t.model_copy(update={"limits": t.limits.model_copy(update={"attempts": 1})}) for t in tasks]
         self.schedule = Schedule(
-            once if whole else tasks,
+            night.batch.tasks,
             batch_id=night.ledger.batch_id,
             slots={name: host.slots for name, host in night.batch.hosts.items()},
             concurrent=night.lock.concurrency(),
             deadline=self.deadline,
             breakers=self._file.news(),
-            canaries=not whole,
+            canaries=not elsewhere,
         )
         self._noted = dict(self.schedule.breakers)
 
@@ -103,7 +103,7 @@ class Conductor:
             match decision:
                 case Start():
                     each = asyncio.create_task(self._start(decision))
-                    self._running[decision.task_id] = each
+                    self._running[decision.task_id], self._spend[decision.task_id] = each, decision.route
                     each.add_done_callback(partial(self._stopped, decision.task_id))
                 case Over():
                     await self._over(decision)
@@ -125,6 +125,8 @@ class Conductor:
         for provider in {route.provider for route in self.night.batch.routes}:
             if (spent := self.night.spending.refusal(provider)) is not None:
                 self.schedule.spent(provider, spent)
+                if self._elsewhere:
+                    self._end_dear(provider)
         if self.night.batch.peak == "avoid":
             self._avoid_peaks()
         if news := self._file.news():
@@ -145,6 +147,13 @@ class Conductor:
     def _pause(self) -> float:
         wake = self.schedule.wake(self._clock.now())
         return _LOOK_S if wake is None else min(_LOOK_S, max(0.0, self._clock.until(wake)))
+
+    def _end_dear(self, provider: str) -> None:
+        """A cap of the batch is reached: end what other workers run there, who cannot know it."""
+        for task_id, route in self._spend.items():
+            if route.provider == provider and not self.night.ends.of(task_id):
+                ask_end(self.night.ledger.directory, task_id, "the budget of the batch")
+                self.night.tell(task_id, "budget", "ending it and collecting what it committed")
 
     def _wrap_up(self, deadline: float) -> None:
         """End what still runs; the same way as a person would, and named as what it is."""
@@ -167,14 +176,16 @@ class Conductor:
             self.schedule.probed(route, found.failure, at)
         for task in night.batch.tasks:
             runs = self._runs[task.id] = night.ledger.attempts(task.id)
-            if not self._whole or decided(runs, task):
-                self.schedule.recall(task.id, [(run.route, run.failure) for run in runs], at)
-            if self._whole or decided(runs, task):
+            self.schedule.recall(task.id, [(run.route, run.failure) for run in runs], at)
+            if decided(runs, task):
                 continue
-            number = len(runs) + 1
-            planned = night.ledger.route(f"{night.ledger.batch_id}.{task.id}.{number}")
-            if planned is not None and night.begun(night.planner.resolve(task.on(planned), number, None)):
-                self.schedule.adopt(task.id, planned)
+            number = task.first + len(runs)
+            run_id = f"{night.ledger.batch_id}.{task.id}.{number}"
+            begun = night.ledger.route(run_id, "handed" if self._elsewhere else "plan")
+            if begun is None:
+                continue
+            if self._elsewhere or night.begun(night.planner.resolve(task.on(begun), number, None)):
+                self.schedule.adopt(task.id, begun)
 
     async def _start(self, start: Start) -> None:
         task = self._task(start.task_id).on(start.route)
@@ -270,12 +281,18 @@ class Conductor:
 
     def _stopped(self, task_id: str, each: asyncio.Task[None]) -> None:
         del self._running[task_id]
+        self._spend.pop(task_id, None)
         self._woken.set()
         if not each.cancelled():
             self._fault = self._fault or each.exception()
 
     def _task(self, task_id: str) -> TaskSpec:
         return next(task for task in self.night.batch.tasks if task.id == task_id)
+
+    def rests(self, task_id: str) -> None:
+        """A run waits for a person: it needs no slot and spends nothing."""
+        self._spend.pop(task_id, None)
+        self.schedule.rests(task_id)
 
     def against(self, task: TaskSpec) -> Failure | None:
         """Why a start that was decided a while ago must not be made any more."""

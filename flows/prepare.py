@@ -156,11 +156,8 @@ def check_here(ledger: Ledger, environ: Mapping[str, str]) -> None:
 
 
 def _check_spread(batch: BatchSpec) -> None:
-    """Workers on other machines must mean the same host, and know it by its key; each knows its own task alone."""
+    """Workers on other machines must mean the same host, and know it by its key; each has its own repositories."""
     for task in batch.tasks if batch.spread else ():
-        if len(task.routes) > 1:
-            mend = "Give it one route, or leave spread out: a flow run of its own has one host and one route"
-            raise BadInput(batch.source, f"{task.field}.route", "is several routes, and spread is on", mend)
         if task.stacked:
             mend = "Leave spread out: what another worker collected is in its own repository"
             raise BadInput(batch.source, f"{task.field}.stacked", "is on, and so is spread", mend)

@@ -15,6 +15,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from blocks.ssh_host import SSHHost
+from blocks.task_form import TaskForm
 from flows.attempts import begun_before, carry_out, end_state, in_slots
 from flows.cancel import finish
 from flows.limits import rooms
@@ -22,9 +23,10 @@ from flows.part_report import hand_over
 from flows.prepare import check_forges, checked, record, state_directory
 from overnight import batchfile, layers, lockfile
 from overnight.failures import BadInput
-from overnight.form import PARAMETERS, REPO_SHAPE, choices, chosen, name_from
+from overnight.form import PARAMETERS, REPO_SHAPE, choices, name_from
 from overnight.handover import Deliver, Guards
-from overnight.ledger import Ledger
+from overnight.ledger import Ledger, part_name
+from overnight.session import Resumed
 from overnight.spec import AUTHOR, Limits
 
 # read once, when the form is made; a flow run reads the lock that it is given
@@ -59,6 +61,9 @@ async def single(
     author: str = AUTHOR,
     resume: str = "",
     part_of: str = "",
+    attempt: Annotated[int, Field(ge=1)] = 1,
+    told: str = "",
+    resumed: Resumed | None = None,
     host_name: str = "",
     state: str = "",
     lock: str = "",
@@ -87,34 +92,35 @@ async def single(
         author: Name and address of the commits, unless the agent sets its own.
         resume: Batch id of an earlier run, to go on where it stopped.
         part_of: Set by a batch that spreads its tasks, to its id.
+        attempt: Set by a batch that spreads its tasks: the number of this attempt, which is the only one made here.
+        told: Set by a batch that spreads its tasks: what this attempt is told of the one before.
+        resumed: Set by a batch that spreads its tasks: the session this attempt is to go on with, or why not.
         host_name: Set by a batch that spreads its tasks. Empty takes the block's name.
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
-    asked: dict[str, Any] = {"repo": repo, "instruction": instruction, "base": base, "verify": verify or None}
-    asked |= {"approve": approve, "verify_on": verify_on, "verify_twice": verify_twice}
-    asked |= {"ask_for_commit": ask_for_commit, "resume_session": resume_session}
-    asked |= {"limits": limits.model_dump(), "guards": guards.model_dump(), "deliver": deliver.model_dump()}
-    asked["id"] = name or name_from(instruction)
-    return await _carry_out(asked, {host_name or host.saved_as: host}, route, author, resume, part_of, state, lock)
+    given = {**locals(), "id": name}
+    form = TaskForm(**{field: given[field] for field in TaskForm.model_fields})
+    of_attempt = {"first": attempt, "told": told, "resumed": resumed}
+    return await _carry_out(form, host_name or host.saved_as, author, resume, part_of, of_attempt, state, lock)
 
 
 async def _carry_out(
-    task: dict[str, Any],
-    hosts: dict[str, SSHHost],
-    route: str,
+    form: TaskForm,
+    host: str,
     author: str,
     resume: str,
     part_of: str,
+    of_attempt: dict[str, Any],
     state: str,
     lock: str,
 ) -> State[Any]:
     try:
         directory = state_directory(Path(state) if state else None, os.environ)
         lock_path = lockfile.place(Path(lock) if lock else None, os.environ)
-        task["route"] = {"host": next(iter(hosts)), **chosen(route, layers.whole(lock_path), "route")}
+        task = form.entry(layers.whole(lock_path), "tasks[0]", host)
         again = resume or ("" if part_of else begun_before(directory))  # a part is found by its name
-        ledger = _ledger(directory, task, hosts, author, lock_path, again, part_of)
+        ledger = _ledger(directory, task, {host: form.host}, author, lock_path, again, part_of, of_attempt)
         ledger.reopen()
         with ledger.held():
             async with rooms() as room:
@@ -136,20 +142,24 @@ def _ledger(
     lock_path: Path,
     resume: str,
     part_of: str,
+    of_attempt: dict[str, Any],
 ) -> Ledger:
     """The record of this task: the one to resume, or a new one."""
     if resume:
         return Ledger(directory, resume)
+    part = part_name(task["id"], of_attempt["first"]) if part_of else ""
     if part_of:
         _check_id(part_of)
-        known = Ledger(directory, part_of, task["id"])
+        known = Ledger(directory, part_of, part)
         if (known.directory / "batch.json").exists():
             return known
     described = {name: host.described() for name, host in hosts.items()}
     raw = {"name": task["id"], "author": author, "hosts": described, "tasks": [task]}
     batch = batchfile.complete(raw, PARAMETERS, Path.home(), {})
     check_forges(batch)
-    return record(checked(batch, lock_path, os.environ, part_of or None), directory, task["id"] if part_of else "")
+    if part_of:
+        batch = batch.model_copy(update={"tasks": tuple(t.model_copy(update=of_attempt) for t in batch.tasks)})
+    return record(checked(batch, lock_path, os.environ, part_of or None), directory, part)
 
 
 def _check_id(batch_id: str) -> None:

@@ -1,8 +1,9 @@
-"""A batch spread over a work pool: each coding task is a flow run of `single`, on whatever worker takes it.
+"""A batch spread over a work pool: each attempt at a task is a flow run of `single`, on whatever worker takes it.
 
-The batch waits with one API call for all of them, takes their reports as they
-end, and starts anew what died with its worker. What runs on a host is found
-again there by its run id, so nothing is done twice.
+The batch decides when an attempt is due and on which route, waits with one API
+call for all of them, takes their reports as they end, and starts anew what
+died with its worker. What runs on a host is found again there by its run id,
+so nothing is done twice.
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ async def spread_out(ledger: Ledger, state: str, lock: str, *, ending: bool = Fa
     at_once = int(str(await Variable.aget(AT_ONCE, default=len(spec.tasks))))
     children = Children({"state": state, "lock": lock}, asyncio.Semaphore(at_once))
 
-    async def carry(night: Night, task: TaskSpec, _start: Start, conductor: Conductor) -> list[RunReport]:
+    async def carry(night: Night, task: TaskSpec, start: Start, conductor: Conductor) -> list[RunReport]:
         async with children.watched(night):
-            return await children.run(night, task, conductor)
+            return await children.run(night, task, start.attempt, conductor)
 
-    return await carry_out(ledger, carry, ending=ending, whole=True)
+    return await carry_out(ledger, carry, ending=ending, elsewhere=True)
 
 
 async def find_unit() -> None:
@@ -138,16 +139,16 @@ class Children:
                 with suppress(asyncio.CancelledError):
                     await watcher
 
-    async def run(self, night: Night, task: TaskSpec, conductor: Conductor) -> list[RunReport]:
-        """The attempts of a task, made by flow runs of its own. One of an earlier start is found again."""
+    async def run(self, night: Night, task: TaskSpec, attempt: int, conductor: Conductor) -> list[RunReport]:
+        """An attempt of a task, made by a flow run of its own. One of an earlier start is found again."""
         async with AsyncExitStack() as slots:
             await slots.enter_async_context(self._at_once)
-            slots.callback(conductor.schedule.rests, task.id)
-            launch, child = await patiently(partial(_last_launch, night, task))
+            slots.callback(conductor.rests, task.id)
+            launch, child = await patiently(partial(_last_launch, night, task, attempt))
             if child is None and conductor.against(task) is not None:
                 return []
             while True:
-                child = child or await self._launch(night, task, launch)
+                child = child or await self._launch(night, task, attempt, launch)
                 ended = await self._ended(task.id, child, slots)
                 report = await patiently(partial(report_of, child.id))
                 if report is None and ended and ended.start_time and night.wish(task.id) == "cancel":
@@ -162,15 +163,17 @@ class Children:
                     return [_broken(night, task, ended or child)]
                 launch, child = launch + 1, None
 
-    async def _launch(self, night: Night, task: TaskSpec, launch: int) -> FlowRun:
-        parameters = {**await in_thread(_parameters, night, task), **self._same_for_all}
+    async def _launch(self, night: Night, task: TaskSpec, attempt: int, launch: int) -> FlowRun:
+        parameters = {**await in_thread(_parameters, night, task, attempt), **self._same_for_all}
+        run_id = f"{night.ledger.batch_id}.{task.id}.{attempt}"
+        await in_thread(night.ledger.save, run_id, "handed", {"route": task.route.model_dump()})
         launched: Any = partial(  # typed as if it were awaited
             run_deployment,
             UNIT,
             parameters=parameters,
             flow_run_name=f"batch {night.batch.name} / {task.id}",
             tags=sorted(tags_of([task.route])),
-            idempotency_key=_key(night, task, launch),
+            idempotency_key=_key(night, task, attempt, launch),
             timeout=0,
         )
         child: FlowRun = await patiently(launched)
@@ -240,13 +243,13 @@ class Children:
                 await child.slots.aclose()
 
 
-def _key(night: Night, task: TaskSpec, launch: int) -> str:
-    return f"{night.ledger.batch_id}.{task.id}.{launch}"
+def _key(night: Night, task: TaskSpec, attempt: int, launch: int) -> str:
+    return f"{night.ledger.batch_id}.{task.id}.{attempt}.{launch}"
 
 
-async def _last_launch(night: Night, task: TaskSpec) -> tuple[int, FlowRun | None]:
-    """The newest flow run of this task and its number; 1 and None when there is none yet."""
-    keys = [_key(night, task, launch) for launch in range(1, LAUNCHES + 1)]
+async def _last_launch(night: Night, task: TaskSpec, attempt: int) -> tuple[int, FlowRun | None]:
+    """The newest flow run of this attempt and its number; 1 and None when there is none yet."""
+    keys = [_key(night, task, attempt, launch) for launch in range(1, LAUNCHES + 1)]
     wanted = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys))
     async with get_client() as client:
         found = {run.idempotency_key: run for run in await client.read_flow_runs(flow_run_filter=wanted)}
@@ -254,12 +257,12 @@ async def _last_launch(night: Night, task: TaskSpec) -> tuple[int, FlowRun | Non
     return (known[-1], found[keys[known[-1] - 1]]) if known else (1, None)
 
 
-def _parameters(night: Night, task: TaskSpec) -> dict[str, Any]:
-    """The task as the form of `single` takes it. A local repository's base is pinned: every launch starts there."""
+def _parameters(night: Night, task: TaskSpec, attempt: int) -> dict[str, Any]:
+    """An attempt as the form of `single` takes it. A local repository's base is pinned: every launch starts there."""
     base = task.base if is_url(task.repo) else Repo(Path(task.repo), night.search_path).resolve(task.base)
     return {
         "repo": task.repo,
-        "instruction": task.instruction + task.told,
+        "instruction": task.instruction,
         "host": _block(night.batch.hosts[task.route.host]),
         "route": choice_of(task.route),
         "base": base,
@@ -269,12 +272,15 @@ def _parameters(night: Night, task: TaskSpec) -> dict[str, Any]:
         "verify_twice": task.verify_twice,
         "guards": task.guards.model_dump(),
         "deliver": task.deliver.model_copy(update={"base": merges_into(task)}).model_dump(),
-        "limits": task.limits.model_dump(),
+        "limits": night.spending.share(task).model_copy(update={"attempts": 1}).model_dump(),
         "ask_for_commit": task.ask_for_commit,
         "resume_session": task.resume_session,
         "name": task.id,
         "author": night.batch.author,
         "part_of": night.ledger.batch_id,
+        "attempt": attempt,
+        "told": task.told,
+        "resumed": task.resumed.model_dump(mode="json") if task.resumed else None,
         "host_name": task.route.host,
     }
 
@@ -286,13 +292,26 @@ def _block(host: HostSpec) -> dict[str, Any]:
 
 def _take(night: Night, task: TaskSpec, report: BatchReport) -> list[RunReport]:
     """Make a task's attempts ours: from here on they are decided here, too."""
+    taken = []
     for run in report.runs:
         ours = run.run_id == f"{night.ledger.batch_id}.{task.id}.{run.attempt}"
+        if ours:
+            run = _known_here(night, run)
         if ours and not run.left_running:
-            night.decide(run.model_copy(update={"failure": night.ends.named(task.id, run.failure)}))
+            night.decide(run)
         if run.failure is not None and run.failure.shuts_for_good:
             night.shut(task.route, run.failure)
-    return list(report.runs)
+        taken.append(run)
+    return taken
+
+
+def _known_here(night: Night, run: RunReport) -> RunReport:
+    """An attempt's report with what only the batch knows: the routes passed over, who asked for its end, its budget."""
+    night.spending.note(run)
+    failure, spent = night.ends.named(run.task_id, run.failure), night.spending.full(run.provider)
+    if failure is not None and failure.kind is FailureKind.BUDGET_LIMIT and spent is not None:
+        failure = failure.also(Evidence(source="event", seen=str(spent)))
+    return run.model_copy(update={"failure": failure, "passed_over": night.passed_over.get(run.run_id, ())})
 
 
 def _left(night: Night, task: TaskSpec, child: FlowRun) -> RunReport:

@@ -122,8 +122,8 @@ def answers_for(failure: Failure | None) -> bool:
 class BreakerFile:
     """`breakers.json` of a state directory. What cannot be read counts as nothing: then canaries ask again."""
 
-    def __init__(self, state: Path) -> None:
-        self._path = state / "breakers.json"
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "breakers.json"
         self._seen: tuple[int, int] | None = None
 
     def read(self) -> dict[str, Breaker]:

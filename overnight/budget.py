@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from overnight.spec import BudgetCaps
 
@@ -66,6 +66,15 @@ def reached(caps: BudgetCaps, name: str, readings: Iterable[Reading]) -> Reached
         if limit is not None and sum(known) >= limit:
             return Reached(f"{name}.{cap}", limit, sum(known), len(known), len(each) - len(known))
     return None
+
+
+def left(caps: BudgetCaps, readings: Iterable[Reading], cap: Literal["max_tokens", "max_usd"]) -> float | None:
+    """What these attempts have left of a cap, at least nothing; None without that cap. Unknown usage is not in it."""
+    limit: float | None = getattr(caps, cap)
+    if limit is None:
+        return None
+    used = [each.tokens if cap == "max_tokens" else each.usd for each in tally(readings).values()]
+    return max(0.0, limit - sum(figure for figure in used if figure is not None))
 
 
 def _most(one: N | None, other: N | None) -> N | None:

@@ -16,7 +16,7 @@ from overnight.events import Act, Sampled
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.ladder import Standing, climb, open_tool_s, unseen
 from overnight.outcome import got_nowhere, process_failure
-from overnight.reprobe import QUOTA, Reprobed, Reprobes, refined, worth_asking
+from overnight.reprobe import QUOTA, Reprobed, Reprobes, may_name_a_time, refined, worth_asking
 from overnight.rungs import PROVIDER_WAITS, TOOLS
 from overnight.sample import Sample
 from overnight.silence import Progress, Silence
@@ -132,12 +132,15 @@ class Guard:
         )
 
     def conclude(self) -> None:
-        """Once the run has ended: ask its route again if that could name the cause. Blocks for PROBE_S at most."""
+        """Once the run has ended: ask its route again if that could name the cause, or when to come back.
+
+        Blocks for PROBE_S at most.
+        """
         if self._reprobes is None or (self.stop is not None and self.reprobed is not None):
             return
         watch, stopped = self.watch, self.stop.failure if self.stop else None
         failure = process_failure(watch.transcript, watch.said(), stopped, watch.names)
-        if worth_asking(failure) or (failure is None and got_nowhere(watch.transcript)):
+        if worth_asking(failure) or may_name_a_time(failure) or (failure is None and got_nowhere(watch.transcript)):
             if self._asking is None or watch.age_s - self._asked_age_s > RECHECK_S:
                 self._asking = self._pool.submit(self._reprobes.direct, PROBE_S)
             self.reprobed = self._asking.result()

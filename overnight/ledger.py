@@ -1,10 +1,10 @@
 """The state directory: what a batch knows, on disk before it is acted on.
 
-`<state>/batches/<batch_id>/` (and, for a task of a batch that was spread over
-workers, `<state>/parts/<batch_id>/<task_id>/` on its worker) holds `batch.json` (what was asked), `lock.json`
+`<state>/batches/<batch_id>/` (and, for an attempt of a batch that was spread over
+workers, `<state>/parts/<batch_id>/<part_name>/` on its worker) holds `batch.json` (what was asked), `lock.json`
 (the lock it was planned with), `report.json`, `report.md`, `report.html`, and per attempt
-`runs/<run_id>/` with `plan.json`, `handle.json`, the append-only `out`, `err`
-and `events.jsonl`, `stop.json` when we ended it for a cause, and `outcome.json`
+`runs/<run_id>/` with `plan.json` (`handed.json` alone where a worker was given it), `handle.json`, the append-only
+`out`, `err` and `events.jsonl`, `stop.json` when we ended it for a cause, and `outcome.json`
 once it is decided. Nothing about a run
 lives only in memory.
 """
@@ -45,6 +45,11 @@ class _Asked(BaseModel):
     spec: BatchSpec
 
 
+def part_name(task_id: str, attempt: int) -> str:
+    """The folder of one attempt of a spread batch. No id holds a plus."""
+    return task_id if attempt == 1 else f"{task_id}+{attempt}"
+
+
 class Ledger:
     """One batch's folder. Every record is written whole by rename; event logs only grow."""
 
@@ -53,6 +58,11 @@ class Ledger:
         self.batch_id = batch_id
         self.directory = state / "parts" / batch_id / part if part else state / "batches" / batch_id
         self._name = part or batch_id
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is one attempt of a batch that was spread over workers."""
+        return self._name != self.batch_id
 
     def open_new(self, batch: BatchSpec, lock_text: str, started_at: datetime) -> None:
         """Create the folder and write what was asked.
@@ -64,7 +74,7 @@ class Ledger:
             BadInput: the state directory cannot be written.
         """
         try:
-            self.directory.mkdir(parents=True, exist_ok=self._name != self.batch_id, mode=0o700)
+            self.directory.mkdir(parents=True, exist_ok=self.is_part, mode=0o700)
         except OSError as error:
             raise BadInput(
                 str(self.state), "--state", f"cannot be written: {error.strerror}", "Give another --state"
@@ -127,9 +137,9 @@ class Ledger:
         """Whether the host may have been asked for this run already; the plan is written just before."""
         return (self.directory / "runs" / run_id / "plan.json").exists()
 
-    def route(self, run_id: str) -> Route | None:
-        """The route a run was planned on; None when none was."""
-        path = self.directory / "runs" / run_id / "plan.json"
+    def route(self, run_id: str, record: Literal["plan", "handed"] = "plan") -> Route | None:
+        """The route a run was planned on here, or handed out on to another worker; None when it was not."""
+        path = self.directory / "runs" / run_id / f"{record}.json"
         if not path.exists():
             return None
         return Route.model_validate(json.loads(path.read_text(encoding="utf-8"))["route"])

@@ -84,6 +84,18 @@ def worth_asking(failure: Failure | None) -> bool:
     return failure.family in _OF_THE_WAY or failure.kind in _OPEN_TO_DOUBT
 
 
+def may_name_a_time(failure: Failure | None) -> bool:
+    """Whether the provider may have said when to come back, which no agent passes on: it stands in a header."""
+    return failure is not None and failure.kind in (_K.RATE_LIMITED, _K.OVERLOADED) and failure.retry_after_s is None
+
+
+def timed(failure: Failure, probed: Reprobed) -> Failure:
+    """The failure with the time that the provider named to a fresh call, when that met the same."""
+    if not may_name_a_time(failure) or probed.kind is not failure.kind:
+        return failure
+    return failure.model_copy(update={"retry_after_s": probed.retry_after_s})
+
+
 def refined(failure: Failure, probed: Reprobed, names: Mapping[str, str]) -> Failure:
     """The failure with what a fresh call adds to it.
 

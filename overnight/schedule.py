@@ -184,7 +184,7 @@ class Schedule:
         return min(moments, default=None)
 
     def _decide(self, task: Task, now: float) -> Start | Over | Wait:
-        number = len(task.failures) + 1
+        number = task.spec.first + len(task.failures)
         if task.well or task.undecided:
             return Over(task.spec.id, None)
         if task.adopted is not None:

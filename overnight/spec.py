@@ -231,7 +231,7 @@ class BatchFile(_Entry):
         description="Name and address of the commits, unless the agent sets its own",
     )
     spread: bool = Field(
-        False, description="Each task as a flow run of its own on a work pool; needs a Prefect server with workers"
+        False, description="Each attempt as a flow run of its own on a work pool; needs a Prefect server with workers"
     )
     budget: Budget = Field(Budget(), description="What the whole batch may spend")
     peak: Peak = Field("allow", description="`avoid` waits with starts while the provider's peak hours last")
@@ -270,6 +270,7 @@ class TaskSpec(_Entry):
     priority: int = 0
     after: tuple[str, ...] = ()
     stacked: bool = False
+    first: int = Field(1, description="Number of its first attempt here; a spread batch hands them out one by one")
     field: str = Field(description="Where it stands in the batch file, for messages")
     told: str = Field("", description="Of one attempt: what it is told of the one before")
     resumed: Resumed | None = Field(None, description="Of one attempt: what it is to go on with, or why not")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
-from overnight.budget import Reached, Reading, reached
+from overnight.budget import Reached, Reading, left, reached
 from overnight.cost import Tariff
 from overnight.events import Exited, Killed
 from overnight.failures import Evidence, Failure, FailureKind, fail
@@ -16,13 +17,14 @@ from overnight.peak import peaks
 from overnight.plan import Planner, RunPlan
 from overnight.report import RunReport
 from overnight.route import Route
-from overnight.spec import BatchSpec, Limits
+from overnight.spec import BatchSpec, BudgetCaps, Limits, TaskSpec
 from overnight.stages import Stages
 from overnight.stop import Rule
 from overnight.usage import Usage
 from overnight.watch import Watch
 
 _K = FailureKind
+_LEAST: Mapping[Literal["max_tokens", "max_usd"], float] = {"max_tokens": 1, "max_usd": 0.0001}
 _RAISE = "start the rest anew with a larger {cap}: what was spent is spent"
 
 
@@ -64,6 +66,23 @@ class Spending:
             return None
         seen = Evidence(source="event", seen=f"{found}, before this attempt started")
         return fail(_K.BUDGET_LIMIT, seen, remedy=_RAISE.format(cap=found.cap))
+
+    def share(self, task: TaskSpec) -> Limits:
+        """The limits of an attempt that another worker follows: no more than the batch has left now.
+
+        What runs at once may each use that up. A cap that nobody could hold on this route is left out.
+        """
+        caps, provider, shares = self._planner.caps(task.route), task.route.provider, task.limits.model_dump()
+        with self._gate:
+            every = list(self._readings.values())
+        its = [each for each in every if each.provider == provider]
+        own = self._budget.providers.get(provider, BudgetCaps())
+        for cap, least in _LEAST.items():
+            rests = [shares[cap], left(self._budget, every, cap), left(own, its, cap)]
+            known = [rest for rest in rests if rest is not None]
+            if known and (caps.own(cap) or caps.watched(cap)):
+                shares[cap] = max(least, type(least)(min(known)))
+        return Limits.model_validate(shares)
 
     def over(self, watch: Watch) -> Callable[[], tuple[Rule, Failure] | None]:
         """A look at a followed run's usage: the cap for which it must be ended now, or None. Cheap enough for a tick.

@@ -19,7 +19,7 @@ from overnight.ladder import Standing
 from overnight.outcome import claims, conclude, got_nowhere, process_failure, starved
 from overnight.plan import RunPlan
 from overnight.report import Check, Phases, RunReport, State, Verify
-from overnight.reprobe import refined
+from overnight.reprobe import refined, timed
 from overnight.runcopy import gaps
 from overnight.silence import repeated
 from overnight.spec import TaskSpec
@@ -141,8 +141,8 @@ def _process(plan: RunPlan, watched: Watched) -> Failure | None:
         # it was done: what we ended is only a process that would not go
         transcript = replace(transcript, ending=Exited(0, None, stop.at_s))
     failure = process_failure(transcript, watched.watch.said(), stop.failure if stop else watched.lost, names)
-    if failure is not None and guard.reprobed is not None and stop is None:
-        failure = refined(failure, guard.reprobed, names)
+    if failure is not None and guard.reprobed is not None:
+        failure = timed(refined(failure, guard.reprobed, names) if stop is None else failure, guard.reprobed)
     if failure is not None and failure.kind in _CUT_SHORT:
         return _why_so_long(failure, transcript, guard, names)
     return failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import subprocess
@@ -38,6 +39,7 @@ class Served:
     directory: Path
     host: dict[str, Any]
     env: dict[str, str]
+    provider: EmulatedProvider
 
     @property
     def state(self) -> Path:
@@ -126,23 +128,35 @@ class Served:
         return self.until(run_id, lambda run: run.state is not None and run.state.is_final(), timeout_s)
 
 
+def two_providers(path: Path, url: str) -> Path:
+    """The lock with one more provider, `spare`, at `url`."""
+    lock = json.loads(path.read_text())
+    spare = lock["providers"]["spare"] = copy.deepcopy(lock["providers"]["rehearsal"])
+    for endpoint in spare["endpoints"].values():
+        endpoint["url"] = url
+    path.write_text(json.dumps(lock))
+    return path
+
+
 @contextmanager
 def served(directory: Path, tapes: tuple[Tape, ...], *options: str, slots: int = 4) -> Iterator[Served]:
     """Everything up, in an empty HOME; nothing is left behind."""
     (directory / "home").mkdir(parents=True)
     (directory / "sshd").mkdir()
     make_repo(directory / "repo")
-    with EmulatedProvider([Site("well", KEY)], tapes) as provider, sshd.serving(directory / "sshd") as box:
+    sites = [Site("well", KEY), Site("spare", KEY)]
+    with EmulatedProvider(sites, tapes) as provider, sshd.serving(directory / "sshd") as box:
         host = box.described(directory / "host", PYTHON, slots)
-        lock = make_lock(directory / "lock.json", provider.url("well"))
+        lock = two_providers(make_lock(directory / "lock.json", provider.url("well")), provider.url("spare"))
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory / "home"),
             "LANG": "C.UTF-8",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "OVERNIGHT_KEY_REHEARSAL": KEY,
+            "OVERNIGHT_KEY_SPARE": KEY,
         }
-        here = Served(directory, host, env)
+        here = Served(directory, host, env, provider)
         here.overnight("up", "--state", here.state, "--lock", lock, "--port", str(sshd.free_port()), *options)
         try:
             yield here

@@ -274,7 +274,7 @@ def team(
             "PREFECT_HOME": str(directory / "prefect"),
             "PREFECT_API_AUTH_STRING": f"overnight:{secrets.token_hex(8)}",
         }
-        here = Team(directory, boxes[hosts[0]], {**common, "OVERNIGHT_KEY_REHEARSAL": KEY}, hosts=boxes)
+        here = Team(directory, boxes[hosts[0]], {**common, "OVERNIGHT_KEY_REHEARSAL": KEY}, provider, hosts=boxes)
         server = {**common, **_told("server.env"), **settings}
         server["PREFECT_SERVER_API_AUTH_STRING"] = common["PREFECT_API_AUTH_STRING"]
         server["PREFECT_SERVER_ENCRYPTION_KEY"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()

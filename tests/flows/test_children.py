@@ -93,10 +93,13 @@ async def test_a_flow_run_that_waits_for_a_person_leaves_its_place_to_others() -
 def test_a_task_that_is_spread_keeps_its_guards_its_check_and_its_way_out() -> None:
     guards, way = Guards(size="refuse", allow_paths=("src/**",)), Deliver(how="push", remote="up", branch="n/{task}")
     asked = task(repo="https://git.example/app.git", guards=guards, deliver=way, verify_on="here", verify_twice=True)
-    whole = SimpleNamespace(batch=batch(asked), ledger=SimpleNamespace(batch_id="b1"), search_path="")
-    given = _parameters(cast(Night, whole), asked)
+    spending = SimpleNamespace(share=lambda asked: asked.limits.model_copy(update={"max_tokens": 5}))
+    ledger = SimpleNamespace(batch_id="b1")
+    whole = SimpleNamespace(batch=batch(asked), ledger=ledger, search_path="", spending=spending)
+    given = _parameters(cast(Night, whole), asked, 2)
     assert set(given) <= set(inspect.signature(single.fn).parameters)
     assert Guards.model_validate(given["guards"]) == guards
     # the base is pinned to a commit there, so the branch that it was goes along
     assert Deliver.model_validate(given["deliver"]) == way.model_copy(update={"base": "main"})
     assert (given["verify_on"], given["verify_twice"]) == ("here", True)
+    assert (given["attempt"], given["limits"]["attempts"], given["limits"]["max_tokens"]) == (2, 1, 5)

@@ -11,6 +11,8 @@ from uuid import UUID
 import psutil
 import pytest
 
+from overnight.breaker import BreakerFile
+from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.model import Shell, Tape, Wait
 from tests.flows.served import Served, served
 from tests.flows.test_single import has_committed, living, until, words
@@ -25,6 +27,7 @@ TAPES = (
     Tape(LONG, (Shell(COMMIT), Wait(300))),
     Tape(IDLE, ()),
 )
+ANSWER = 110  # tokens of the emulated provider's
 LIMITS = {"first_event_s": None, "quiet_s": None, "total_s": 300, "grace_s": 1, "attempts": 1}
 
 
@@ -34,11 +37,12 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield here
 
 
-def batch_file(up: Served, name: str, tasks: list[dict[str, Any]]) -> Path:
+def batch_file(up: Served, name: str, tasks: list[dict[str, Any]], **more: Any) -> Path:
     route = {"host": "box", "harness": "scripted", "provider": "rehearsal", "model": MODEL}
     defaults = {"repo": str(up.repo), "base": "main", "route": route, "limits": LIMITS, "ask_for_commit": False}
     path = up.directory / f"{name}.yaml"
     whole = {"schema": 1, "name": name, "spread": True, "hosts": {"box": up.host}, "defaults": defaults, "tasks": tasks}
+    whole |= more
     path.write_text(json.dumps(whole))
     return path
 
@@ -134,3 +138,79 @@ def test_the_command_ends_one_task_that_a_worker_carries_and_then_the_rest(up: S
         "t1": "cancelled",
     }
     assert len(up.git("for-each-ref", "--format=%(refname)", f"refs/heads/overnight/{batch_id}/*").split()) == 2
+
+
+def ended(up: Served, name: str) -> list[tuple[str, str, str, str | None]]:
+    """How each attempt of a batch ended: its run's end, provider, state and cause."""
+    return [
+        (run["run_id"].partition(".")[2], run["provider"], run["state"], (run["failure"] or {}).get("kind"))
+        for run in report(up, name)["runs"]
+    ]
+
+
+def evidence(up: Served, name: str, number: int) -> str:
+    return "; ".join(seen["seen"] for seen in report(up, name)["runs"][number]["failure"]["evidence"])
+
+
+def test_the_batch_chooses_the_route_of_each_attempt_and_each_is_a_flow_run(up: Served) -> None:
+    route = [{"provider": name} for name in ("rehearsal", "spare")]
+    moves = {"id": "moves", "instruction": QUICK, "route": route, "limits": {"attempts": 2}}
+    up.provider.set_fault("well", Fault(FaultKind.KEY_REFUSED, spares_probes=True))
+    try:
+        run = up.ended(up.start("batch/batch", files=[str(batch_file(up, "moved", [moves]))]), 300)
+    finally:
+        up.provider.set_fault("well", None)
+    assert words(run) == "Completed: 1 succeeded"
+    assert ended(up, "moved") == [
+        ("moves.1", "rehearsal", "failed", "auth-rejected"),
+        ("moves.2", "spare", "succeeded", None),
+    ]
+    found = report(up, "moved")
+    [passed] = found["runs"][1]["passed_over"]
+    assert (passed["route"]["provider"], passed["because"]) == ("rehearsal", "shut")
+    assert {route["provider"]: route["state"] for route in found["routes"]} == {"rehearsal": "shut", "spare": "open"}
+    assert sorted(path.name for path in (up.state / "parts" / found["batch_id"]).iterdir()) == ["moves", "moves+2"]
+
+
+def test_the_next_attempt_is_told_what_the_check_said(up: Served) -> None:
+    task = {"id": "told", "instruction": QUICK, "verify": "echo so it failed; false", "feed_back": True}
+    path = batch_file(up, "back", [{**task, "limits": {"attempts": 2}}])
+    assert words(up.ended(up.start("batch/batch", files=[str(path)]), 300)).startswith(
+        "Failed: 1 failed; verify-failed"
+    )
+    assert [end for _, _, _, end in ended(up, "back")] == ["verify-failed"] * 2
+    batch_id = report(up, "back")["batch_id"]
+    second = up.state / "parts" / batch_id / "told+2" / "runs" / f"{batch_id}.told.2" / "plan.json"
+    assert "so it failed" in json.loads(second.read_text())["argv"][-1]
+
+
+def test_a_budget_holds_for_what_workers_run_and_for_what_has_not_begun(up: Served) -> None:
+    hosts = {"box": {**up.host, "slots": 1}}
+    path = batch_file(up, "dear", tasks(SLOW, 2), budget={"max_tokens": 1}, hosts=hosts)
+    up.ended(up.start("batch/batch", files=[str(path)]), 300)
+    assert ended(up, "dear") == [
+        ("t0.1", "rehearsal", "failed", "budget-limit"),
+        ("", "rehearsal", "skipped", "budget-limit"),
+    ]
+    assert "limits.max_tokens is 1" in evidence(up, "dear", 0)
+    assert "budget.max_tokens 1 is reached" in evidence(up, "dear", 0)
+
+
+def test_what_still_runs_when_the_budget_is_used_up_is_ended_and_its_commits_come_home(up: Served) -> None:
+    two = [{"id": "quick", "instruction": QUICK}, {"id": "long", "instruction": LONG}]
+    path = batch_file(up, "used", two, budget={"max_tokens": 2 * ANSWER})
+    up.ended(up.start("batch/batch", files=[str(path)]), 300)
+    assert ended(up, "used")[1] == ("long.1", "rehearsal", "cancelled", "cancelled")
+    assert "the budget of the batch asked for its end" in evidence(up, "used", 1)
+    assert up.git("log", "--format=%s", f"main..overnight/{report(up, 'used')['batch_id']}/long") == "Add greeting"
+
+
+def test_a_failure_counts_once_on_the_breakers_of_the_state_directory(up: Served) -> None:
+    path = batch_file(up, "counted", tasks(QUICK, 1))
+    up.provider.set_fault("well", Fault(FaultKind.SERVER_ERROR, spares_probes=True))
+    try:
+        up.ended(up.start("batch/batch", files=[str(path)]), 300)
+    finally:
+        up.provider.set_fault("well", None)
+    assert [end for *_, end in ended(up, "counted")] == ["provider-error"]
+    assert BreakerFile(up.state).read()["provider rehearsal"].failures == 1

@@ -5,7 +5,7 @@ import pytest
 from overnight.failures import Evidence, Failure, FailureKind, fail
 from overnight.lockfile import Header
 from overnight.probe import Direct, HeaderReply
-from overnight.reprobe import Agents, Reprobed, refined, worth_asking
+from overnight.reprobe import Agents, Reprobed, may_name_a_time, refined, timed, worth_asking
 from tests.overnight.samples import ROUTE
 
 K = FailureKind
@@ -74,6 +74,16 @@ def test_a_key_in_the_wrong_header_is_told_from_a_wrong_key() -> None:
     probed = Reprobed(9.0, Direct(reply(K.AUTH_REJECTED, 401)), named=named)
     found = refined(seen(K.AUTH_REJECTED), probed, ROUTE.names)
     assert (found.kind, found.remedy) == (K.WRONG_HEADER, "set the other variable")
+
+
+def test_when_to_come_back_is_learned_from_a_call_that_met_the_same_and_from_no_other() -> None:
+    for kind in (K.RATE_LIMITED, K.OVERLOADED):
+        found = timed(seen(kind, "body"), asked(kind, 429))
+        assert (found.kind, found.retry_after_s, may_name_a_time(found)) == (kind, 7, False)
+        assert timed(seen(kind, "body"), asked(None)).retry_after_s is None
+    assert timed(seen(K.RATE_LIMITED, "body"), asked(K.OVERLOADED, 529)).retry_after_s is None
+    assert timed(seen(K.BILLING, "body"), asked(K.BILLING, 429)).retry_after_s is None
+    assert not may_name_a_time(None)
 
 
 @pytest.mark.parametrize(

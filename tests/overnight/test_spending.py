@@ -12,6 +12,7 @@ from overnight.failures import Failure, FailureKind
 from overnight.report import RunReport
 from overnight.spec import Budget, BudgetCaps
 from overnight.totals import spent
+from tests.overnight import samples
 from tests.overnight.nights import MODEL, Evening, carry_out
 
 K = FailureKind
@@ -131,3 +132,30 @@ def test_a_run_without_rates_costs_what_nobody_knows(evening: Evening) -> None:
     assert run.started_at <= datetime.now(UTC)
     whole = spent([run])
     assert (whole.attempts, whole.unknown, whole.usd, whole.tokens) == (1, 1, 0.0, 2 * ANSWER)
+
+
+def test_what_another_worker_runs_is_capped_at_what_is_left(evening: Evening) -> None:
+    evening.budget = Budget(max_tokens=1000, providers={"rehearsal": BudgetCaps(max_tokens=700)})
+    limited(evening, max_tokens=650)
+    task = evening.task("t", "Add a greeting")
+    with evening.night(task, batch_id="share") as night:
+        assert night.spending.share(task).max_tokens == 650
+        night.spending.note(samples.run(run_id="share.a.1", provider="rehearsal", tokens=200))
+        assert night.spending.share(task).max_tokens == 500
+        night.spending.note(samples.run(run_id="share.b.1", provider="another", tokens=700))
+        assert night.spending.share(task).max_tokens == 100
+        night.spending.note(samples.run(run_id="share.c.1", provider="another", tokens=None))
+        night.spending.note(samples.run(run_id="share.d.1", provider="another", tokens=700))
+        assert night.spending.share(task).max_tokens == 1, "no cap of nothing can be written down"
+        assert night.spending.share(task).max_usd is None
+
+
+def test_money_is_shared_where_its_cost_is_known_as_it_runs(evening: Evening) -> None:
+    evening.budget = Budget(max_tokens=10_000, max_usd=2.5)
+    task = evening.task("t", "Add a greeting")
+    with evening.night(task, batch_id="unpriced") as night:
+        assert (night.spending.share(task).max_tokens, night.spending.share(task).max_usd) == (10_000, None)
+    priced(evening)
+    with evening.night(task, batch_id="priced") as night:
+        night.spending.note(samples.run(run_id="priced.a.1", provider="rehearsal", usd=1.0))
+        assert night.spending.share(task).max_usd == 1.5
