@@ -15,8 +15,9 @@ from overnight.breaker import BreakerFile
 from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.model import Shell, Tape, Wait
 from tests.flows.served import Served, served
+from tests.flows.test_resume_session import ENDS_WELL, ONE, TWO, subjects
 from tests.flows.test_single import has_committed, living, until, words
-from tests.overnight.nights import COMMIT, MODEL
+from tests.overnight.nights import COMMIT, MODEL, script
 
 pytestmark = pytest.mark.full
 
@@ -182,6 +183,15 @@ def test_the_next_attempt_is_told_what_the_check_said(up: Served) -> None:
     batch_id = report(up, "back")["batch_id"]
     second = up.state / "parts" / batch_id / "told+2" / "runs" / f"{batch_id}.told.2" / "plan.json"
     assert "so it failed" in json.loads(second.read_text())["argv"][-1]
+
+
+def test_the_next_attempt_goes_on_with_the_session_of_the_first(up: Served) -> None:
+    task = {"id": "on", "instruction": script(ONE, *ENDS_WELL, TWO), "verify": "cat two", "resume_session": True}
+    path = batch_file(up, "on", [{**task, "feed_back": True, "limits": {"attempts": 2}}])
+    assert words(up.ended(up.start("batch/batch", files=[str(path)]), 300)) == "Completed: 1 succeeded"
+    first, second = report(up, "on")["runs"]
+    assert (subjects(first), subjects(second)) == (["one"], ["one", "two"])
+    assert second["resumed"]["session"] == first["session"] == second["session"]
 
 
 def test_a_budget_holds_for_what_workers_run_and_for_what_has_not_begun(up: Served) -> None:
