@@ -21,7 +21,9 @@ from overnight.guard import Guard
 from overnight.stop import Stop
 from overnight.transcript import Said
 
-TICK_S = 0.5
+TICK_S, TICK_MOST_S = 0.5, 1.0
+TICK_RUN_S = 0.004
+"""Each run adds so much: a look at all of them is no news of any."""
 GATHER_S = 0.1
 """What comes within so long of the first news is judged with it."""
 # after this long without a link, past the run's own limit, we stop waiting for news of it
@@ -66,9 +68,9 @@ class Attended:
         self._news_at = time.monotonic()
         self._context = copy_context()  # who is told of it may look there for the flow run
 
-    def due(self, now: float) -> bool:
+    def due(self, now: float, tick_s: float) -> bool:
         """Whether there is news of it, or its clocks have to be looked at."""
-        return bool(self.events) or now - self._judged_at >= TICK_S
+        return bool(self.events) or now - self._judged_at >= tick_s
 
     def turn(self, now: float) -> bool:
         """Judge what came; False once the outcome is known."""
@@ -114,7 +116,7 @@ class Attended:
 
 
 class Attendance:
-    """The runs of one host, judged in turns: those with news at once, all of them every TICK_S. Thread-safe."""
+    """The runs of one host, judged in turns: those with news at once, all of them every tick. Thread-safe."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -157,7 +159,8 @@ class Attendance:
                 self._news.clear()
             now = time.monotonic()
             with self._lock:
-                turns = [each for each in self._attended if each.due(now)]
+                tick_s = min(TICK_MOST_S, max(TICK_S, TICK_RUN_S * len(self._attended)))
+                turns = [each for each in self._attended if each.due(now, tick_s)]
             over = {each for each in turns if not each.turn(now)}
             if over:
                 with self._lock:

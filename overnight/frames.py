@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+import orjson
 
 from overnight.failures import Evidence, FailureKind, HostError, fail
 from overnight.hosts.protocol import Channel
@@ -39,7 +40,7 @@ class Frames:
 
     def _read(self, line: bytes) -> dict[str, Any]:
         try:
-            frame: dict[str, Any] = json.loads(line.decode())  # of bytes it would guess the encoding, for each frame
+            frame: dict[str, Any] = orjson.loads(line)
         except ValueError as error:
             raise self._broken(f"a frame cannot be read: {line[:80]!r}") from error
         return frame

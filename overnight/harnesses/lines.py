@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, TypeVar
 
+import orjson
+
 from overnight.events import Act, AgentEvent
 
 MAX_LINE_BYTES = 16 * 1024 * 1024  # a tool result with a large file in it is one line; beyond this nobody reads it
@@ -78,12 +80,21 @@ class JsonReader:
 def parse(line: bytes) -> Fields | None:
     """The JSON object on this line, or None when it holds anything else. Its texts can all be encoded again."""
     try:
+        parsed = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        parsed = _forgiving(line)
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _forgiving(line: bytes) -> Any:
+    """What a strict parser refuses, and Python's own takes: bytes that are no UTF-8, half of a pair, NaN."""
+    try:
         parsed = json.loads(line.decode(errors="replace"))
         if b"\\ud" in line or b"\\uD" in line:  # an escaped half of a pair, as a tool's torn output leaves it
             parsed = json.loads(json.dumps(parsed, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):
         return None
-    return parsed if isinstance(parsed, dict) else None
+    return parsed
 
 
 def digest(*parts: object) -> str:

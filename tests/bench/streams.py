@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import json
 import os
 import resource
@@ -55,19 +56,27 @@ COUNTS = (10, 100, 500, 1000)
 SETTLE_S = 60.0
 
 
-class Clocked(Watch):
-    """A watch that notes how old each event was when it came to be judged."""
+Judged = tuple[float, bytes]
+"""A moment, and the bytes that had been judged by then."""
 
-    def __init__(self, plan: RunPlan, ages: list[float]) -> None:
+
+class Clocked(Watch):
+    """A watch that notes when its events came to be judged."""
+
+    def __init__(self, plan: RunPlan, judged: list[Judged]) -> None:
         super().__init__(plan, HARNESSES["scripted"], ())
-        self._ages = ages
+        self._judged = judged
 
     def take(self, event: RunEvent) -> list[Said]:
         found = super().take(event)
         if isinstance(event, Output):
-            now = time.monotonic()
-            self._ages += [now - float(part.split(b'"', 1)[0]) for part in event.data.split(b'"at": "')[1:]]
+            self._judged.append((time.monotonic(), event.data))
         return found
+
+
+def ages(judged: Sequence[Judged]) -> list[float]:
+    """How old each event was then; reckoned afterwards, so that it costs the measured process nothing meanwhile."""
+    return [at_s - float(part.split(b'"', 1)[0]) for at_s, data in judged for part in data.split(b'"at": "')[1:]]
 
 
 def write(root: Path, run_ids: Sequence[str]) -> None:
@@ -109,26 +118,27 @@ def follow(directory: Path, seconds: float) -> None:
     """Our side, in a process of its own: what it took is printed as JSON."""
     import flows.batch  # noqa: F401  # as heavy as a batch
 
+    gc.freeze()  # as a batch does
     hosts = json.loads((directory / "hosts.json").read_text())
     stations = {n: Station(n, HostSpec.model_validate(each["spec"]), lambda _: None) for n, each in hosts.items()}
-    ledger, ages, me = Ledger(directory / "state", "b"), list[float](), psutil.Process()
+    ledger, judged, me = Ledger(directory / "state", "b"), list[Judged](), psutil.Process()
     empty_rss = me.memory_info().rss
 
     def one(station: Station, run_id: str) -> None:
         plan = plan_of("/nowhere", task=run_id.split(".")[1])
-        watched(Guard(Clocked(plan, ages)), station, ledger, KEY, lambda _: None, lambda: None)
+        watched(Guard(Clocked(plan, judged)), station, ledger, KEY, lambda _: None, lambda: None)
 
     runs = [(stations[name], run_id) for name, each in hosts.items() for run_id in each["runs"]]
 
     async def look() -> dict[str, Any]:
         deadline = time.monotonic() + SETTLE_S
-        while not _caught_up(ages, len(runs)) and time.monotonic() < deadline:  # noqa: ASYNC110  # threads fill it
+        while not _caught_up(judged, len(runs)) and time.monotonic() < deadline:  # noqa: ASYNC110  # threads fill it
             await asyncio.sleep(0.5)
-        ages.clear()
+        judged.clear()
         began, before = time.monotonic(), sum(me.cpu_times()[:2])
         await asyncio.sleep(seconds)
         wall_s, cpu_s = time.monotonic() - began, sum(me.cpu_times()[:2]) - before
-        seen = list(ages)
+        seen = ages(judged)
         rss, threads = me.memory_info().rss, me.num_threads()
         ports = {each["spec"]["port"] for each in hosts.values()}
         links = [c for c in me.net_connections("tcp") if c.raddr and c.raddr[1] in ports]
@@ -149,9 +159,9 @@ def follow(directory: Path, seconds: float) -> None:
     sys.stdout.write(json.dumps(found))
 
 
-def _caught_up(ages: Sequence[float], runs: int) -> bool:
+def _caught_up(judged: Sequence[Judged], runs: int) -> bool:
     """Whether what was written before anybody listened has been read: the newest two events of each run are young."""
-    newest = ages[-2 * runs :]
+    newest = ages(judged[-2 * runs :])[-2 * runs :]
     return len(newest) == 2 * runs and percentile(newest, 0.9) < 1.0
 
 
