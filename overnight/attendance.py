@@ -1,7 +1,7 @@
 """Judges every followed run of a host in one thread.
 
-With a thread woken for each event, 500 runs took a quarter of a core; so they take
-4 to 6 % of one (`python -m tests.bench.streams`, 2026-11-29).
+With a thread woken for each event, 500 runs took a quarter of a core; so they take a
+twentieth (`python -m tests.bench.streams`, 2026-11-29).
 """
 
 from __future__ import annotations
