@@ -70,7 +70,7 @@ async def single(
 ) -> State[Any]:
     """Run one coding task to commits and a report.
 
-    The route is probed first. Cancel ends the run and still collects its commits. After a crash start again with resume.
+    The route is probed first. Cancel ends the run and still collects its commits. After a crash start it with resume.
 
     Args:
         repo: A git repository: a path on the worker's machine, e.g. /srv/git/app.git, or a URL the host can clone.
