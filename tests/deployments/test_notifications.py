@@ -11,12 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiosmtpd.controller import Controller
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
@@ -24,6 +27,7 @@ from deployments.automations import notifications
 from flows.private_server import PrivateServer, private_server
 from tests.flows.small import Small, small
 from tests.overnight.nights import COMMIT, KEY, script
+from tests.sshd import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "hook-secret-0123456789abcdef"
@@ -203,6 +207,43 @@ def test_an_opened_breaker_is_told(told: Place) -> None:
     [heard] = told.hears(1)
     assert heard["title"] == "overnight: nothing starts on rehearsal for now"
     assert heard["message"].splitlines() == ["overloaded: 529", "until 2026-11-30T03:00:00+00:00", "mend: wait"]
+
+
+class Mailbox:
+    """Keeps what an SMTP server is given, as aiosmtpd calls it."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:
+        mail = message_from_bytes(envelope.content, policy=default)
+        body = mail.get_body(("plain", "html"))
+        assert body is not None
+        self.texts.append(f"{', '.join(envelope.rcpt_tos)}: {mail['subject']}\n{body.get_content()}")
+        return "250 OK"
+
+
+def test_by_mail_it_is_told_the_same(told: Place) -> None:
+    box = Mailbox()
+    server = Controller(box, hostname="127.0.0.1", port=free_port())
+    server.start()
+    try:
+        address = f"mailto://127.0.0.1:{server.port}?from=night@here.example&to=you@here.example&mode=insecure"
+        done = told.bootstrap("--notify", "apprise/mail", "--notify-from", "stdin", said=f"{address}\n")
+        assert done.returncode == 0, done.stderr
+        tasks = [{"id": "bad", "instruction": script('{"say": "nothing to do"}')}]
+        assert told.world.run(told.world.batch("mailed", tasks), **told.api).code == 1
+        deadline = time.monotonic() + 60
+        while not box.texts:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        server.stop()
+        told.bootstrap("--notify", "slack-webhook/tests")
+    [heard] = box.texts
+    assert heard.startswith("you@here.example: overnight: batch mailed: failed\n")
+    assert "bad: no-commit: " in heard
+    assert KEY not in heard
 
 
 def test_no_address_is_in_an_automation(told: Place) -> None:
