@@ -18,7 +18,7 @@ from tests.chaos.lanes import OWN, ROOT, refused
 pytestmark = pytest.mark.full
 SEED = 3  # a host frozen, an sshd killed, a link cut: every agent comes to its own end
 _SPOILT = """
-import json, subprocess, sys
+import json, subprocess, sys, time
 from pathlib import Path
 from tests.chaos import lane
 from tests.overnight.nights import KEY, git
@@ -41,7 +41,10 @@ def spoilt(here, played):
     report.write_text(json.dumps(told))
     machine = here.machines["h1"]
     inside = ["nsenter", "--pid", "--target", str(machine.processes()[0]), "setsid", "sleep", "300"]
+    before = len(machine.processes())
     subprocess.Popen(inside)
+    while len(machine.processes()) == before:
+        time.sleep(0.1)
     return look(here, played)
 
 lane.look = spoilt

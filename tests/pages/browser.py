@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,17 @@ class Browser:
             self._control(label).fill(text)
 
     def choose(self, label: str, option: str) -> None:
-        """Pick one of a field's choices, or one of the saved blocks."""
-        control = self._control(label)
-        control.or_(control.get_by_role("button")).filter(has_text="Select").last.click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        """Pick one of a field's choices, or one of the saved blocks. A list that closed as the form came to rest is
+        opened again.
+        """
+        control, wanted = self._control(label), self.page.get_by_role("option", name=option, exact=True)
+        for _ in range(5):
+            control.or_(control.get_by_role("button")).filter(has_text="Select").last.click()
+            with suppress(AssertionError):
+                expect(wanted).to_be_visible(timeout=WAIT_MS / 6)
+                break
+            self.page.keyboard.press("Escape")
+        wanted.click()
 
     def add_item(self, label: str) -> None:
         """Add an entry to a field that is a list."""

@@ -192,7 +192,7 @@ def test_codex_names_a_refused_connection(real_agent: Callable[[str], Agent], tm
         until = None if ends else (lambda so_far: kind("codex", so_far) is K.NETWORK)
         ran = run(HARNESSES["codex"], started, environment("codex", url), tmp_path, until=until)
     assert kind("codex", ran.transcript) is K.NETWORK
-    assert (ran.code == 1) is ends
+    assert not ends or ran.code == 1  # one that was told to go on may say 1 as well when it is ended
 
 
 def test_the_version_it_prints_is_the_one_obtained(agent: tuple[str, Agent]) -> None:
