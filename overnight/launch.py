@@ -42,13 +42,27 @@ class Launcher(Protocol):
 
     NAME: str
     COMMAND: str
+    """The executable looked for on the host's path."""
     HEADER_OF: Mapping[str, Header]
+    """Which wire header each credential variable produces."""
     CAPS: frozenset[str]
+    """Which of the limits `max_usd` and `max_turns` it honours."""
     TELLS_USAGE: TellsUsage
+    """When it says what it used: whether a cap can be watched from outside, and a cost be reckoned."""
     SESSIONS: Sessions | str
+    """How it keeps what a later run can go on with; or why none can."""
 
-    def argv(self, launch: Launch) -> tuple[str, ...]: ...
+    def argv(self, launch: Launch) -> tuple[str, ...]:
+        """The command line of a run, or of one that goes on with `launch.session`.
 
-    def probe_argv(self, launch: Launch) -> tuple[str, ...]: ...
+        The instruction is one argument that cannot be taken for a flag.
+        """
+        ...
 
-    def home_files(self, launch: Launch) -> dict[str, str]: ...
+    def probe_argv(self, launch: Launch) -> tuple[str, ...]:
+        """The command line of a probe: same program, same flags, one short answer, no tools."""
+        ...
+
+    def home_files(self, launch: Launch) -> dict[str, str]:
+        """Files the harness needs under HOME, by relative path. Never a secret."""
+        ...

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-from overnight.caps import TellsUsage
 from overnight.events import AgentEvent
 from overnight.failures import Failure
-from overnight.launch import Launch
-from overnight.lockfile import ErrorRule, Header
-from overnight.session import Sessions
+from overnight.launch import Launch, Launcher
+from overnight.lockfile import ErrorRule
 from overnight.transcript import Transcript
 
 __all__ = ["Harness", "Launch", "Reader"]
@@ -24,41 +22,13 @@ class Reader(Protocol):
         ...
 
 
-class Harness(Protocol):
+class Harness(Launcher, Protocol):
     """An agent's command line: a module that has these names, or a file read by `declared`."""
-
-    NAME: str
-    COMMAND: str
-    """The executable looked for on the host's path."""
-    HEADER_OF: Mapping[str, Header]
-    """Which wire header each credential variable produces."""
-    CAPS: frozenset[str]
-    """Which of the limits `max_usd` and `max_turns` it honours."""
-    TELLS_USAGE: TellsUsage
-    """When it says what it used: whether a cap can be watched from outside, and a cost be reckoned."""
-
-    SESSIONS: Sessions | str
-    """How it keeps what a later run can go on with; or why none can."""
-
-    def argv(self, launch: Launch) -> tuple[str, ...]:
-        """The command line of a run, or of one that goes on with `launch.session`.
-
-        The instruction is one argument that cannot be taken for a flag.
-        """
-        ...
-
-    def probe_argv(self, launch: Launch) -> tuple[str, ...]:
-        """The command line of a probe: same program, same flags, one short answer, no tools."""
-        ...
 
     def version_argv(self, executable: str) -> tuple[str, ...]: ...
 
     def read_version(self, output: str) -> str | None:
         """The version in the output of `version_argv`, or None when there is none."""
-        ...
-
-    def home_files(self, launch: Launch) -> dict[str, str]:
-        """Files the harness needs under HOME, by relative path. Never a secret."""
         ...
 
     def reader(self) -> Reader: ...
