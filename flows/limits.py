@@ -13,13 +13,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.concurrency.asyncio import (
-    AcquireConcurrencySlotTimeoutError,
-    ConcurrencySlotAcquisitionError,
-    concurrency,
-)
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from flows.private_server import OutOfReach
@@ -30,12 +27,9 @@ from tasks.calls import in_thread
 # the shortest that Prefect 3.8.8 allows; so long is a slot lost after its holder was killed
 _LEASE_S = 60.0
 _LOOK_S = 15.0
-_AGAIN_S = 5.0
 # another batch gets its turn after this long, and a slot nobody here wants goes back at once
 _HAND_ON_S = 60.0
 _UNWANTED_S = 0.3
-# so long a resumed batch asks for a slot that a killed start of its own may still hold
-_HEIR_S = 2.0
 
 
 def host_limit(host: str) -> str:
@@ -63,7 +57,7 @@ class _Lease:
         try:
             async with concurrency(
                 list(self.names),
-                timeout_seconds=_LOOK_S,
+                max_retries=0,  # with a time limit instead, what is granted in the moment it ends is lost
                 lease_duration=_LEASE_S,
                 raise_on_lease_renewal_failure=False,
             ):
@@ -88,56 +82,56 @@ class Room:
     def __init__(self) -> None:
         self._spare: dict[tuple[str, ...], list[_Lease]] = {}
         self._made: dict[str, asyncio.Task[None]] = {}
-        self._inherits_until: float | None = None
+        self._inherits: asyncio.Task[float] | None = None
 
     @asynccontextmanager
     async def slot(self, night: Night, task: TaskSpec) -> AsyncIterator[None]:
         """Waits until both are free; a task that shall end waits no longer, and what already runs needs no slot."""
         host, provider = task.route.host, task.route.provider
         names = (host_limit(host), provider_limit(provider))
-        if self._inherits_until is None:
-            living = await in_thread(night.ledger.living)
-            self._inherits_until = time.monotonic() + (_LEASE_S if living else 0.0)
+        if self._inherits is None:
+            self._inherits = asyncio.create_task(_inherits_until(night))
+        inherits_until = await self._inherits  # asked once, before any run of this start lives
         await self._ready(names[0], night.batch.hosts[host].slots, exactly=True)
         if (allowed := night.lock.concurrency().get(provider)) is not None:
             await self._ready(names[1], allowed, exactly=False)
         spare = self._spare.setdefault(names, [])
-        lease = spare.pop() if spare else await self._taken(night, task, names)
+        lease = spare.pop() if spare else await self._taken(night, task, names, inherits_until)
         try:
             yield
         finally:
             if lease is not None:
                 self._hand_on(lease)
 
-    async def _taken(self, night: Night, task: TaskSpec, names: tuple[str, ...]) -> _Lease | None:
+    async def _taken(
+        self, night: Night, task: TaskSpec, names: tuple[str, ...], inherits_until: float
+    ) -> _Lease | None:
         """A new lease; None when the task shall end, or Prefect is away.
 
-        None also in the first minute of a batch whose runs live without a controller: who was killed holds its leases
-        for so long, and they count as this one's.
+        None also where none is free in the first minute of a batch whose runs live without a controller: who was
+        killed holds its leases for so long, and they count as this one's.
         """
         while night.wish(task.id) is None:
             lease = _Lease(names)
             lease.keeper = asyncio.create_task(lease.keep())
             holds = asyncio.create_task(lease.held.wait())
-            inherits = time.monotonic() < (self._inherits_until or 0.0)
-            either = {lease.keeper, holds}
-            await asyncio.wait(either, timeout=_HEIR_S if inherits else None, return_when=asyncio.FIRST_COMPLETED)
-            holds.cancel()
+            try:
+                await asyncio.wait({lease.keeper, holds}, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                lease.given_back.set()  # at once, should it still be granted
+                raise
+            finally:
+                holds.cancel()
             if lease.held.is_set():
                 return lease
-            if not lease.keeper.done():
-                lease.keeper.cancel()
+            pause_s: float | None = None
+            try:
+                await lease.keeper
+            except (OutOfReach, ConcurrencySlotAcquisitionError) as error:
+                pause_s = _denied(error)
+            if pause_s is None or time.monotonic() < inherits_until:
                 return None
-            error = lease.keeper.exception()
-            if isinstance(error, AcquireConcurrencySlotTimeoutError):
-                continue
-            refused = isinstance(error, ConcurrencySlotAcquisitionError)
-            if error is not None and not refused and not isinstance(error, OutOfReach):
-                raise error
-            get_run_logger().warning("no slot from Prefect: %s", (error and error.__cause__) or error)
-            if _is_away(error):
-                return None
-            await asyncio.sleep(_AGAIN_S)  # a limit of 0: somebody wants nothing to start
+            await asyncio.sleep(pause_s)
         return None
 
     def _hand_on(self, lease: _Lease) -> None:
@@ -172,8 +166,20 @@ class Room:
         await asyncio.gather(*(each for each in keepers if each is not None), return_exceptions=True)
 
 
-def _is_away(error: BaseException | None) -> bool:
-    return isinstance(error, OutOfReach) or isinstance(error and error.__cause__, OutOfReach)
+async def _inherits_until(night: Night) -> float:
+    living = await in_thread(night.ledger.living)
+    return time.monotonic() + (_LEASE_S if living else 0.0)
+
+
+def _denied(error: Exception) -> float | None:
+    """Seconds until it is worth asking again; None when Prefect cannot tell whether there is a slot."""
+    cause = error.__cause__ or error
+    answer = cause.response if isinstance(cause, httpx.HTTPStatusError) else None
+    if answer is not None and answer.status_code == httpx.codes.LOCKED:
+        return min(float(answer.headers["Retry-After"]), _LOOK_S)
+    get_run_logger().warning("no slot from Prefect: %s", error)
+    limit_is_0 = answer is not None and answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    return _LOOK_S if limit_is_0 else None  # somebody wants nothing to start
 
 
 async def _make(name: str, slots: int, *, exactly: bool) -> None:

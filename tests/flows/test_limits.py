@@ -6,10 +6,11 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from flows.limits import host_limit
+from flows.limits import host_limit, provider_limit
 from flows.private_server import PrivateServer, private_server
 from tests.flows.small import Small, small
 from tests.flows.world import ROOT
@@ -40,6 +41,22 @@ async def hold():
 
 asyncio.run(hold())
 """
+LATE = f"""
+import asyncio
+from prefect.client.orchestration import PrefectClient
+from flows import limits
+
+limits._LOOK_S = 0.5
+ask = PrefectClient.increment_concurrency_slots_with_lease
+
+async def asked_late(*args, **named):
+    print("asked", flush=True)
+    granted = await ask(*args, **named)
+    await asyncio.sleep(2)
+    return granted
+
+PrefectClient.increment_concurrency_slots_with_lease = asked_late
+{HOLDER}"""
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +71,17 @@ def server(here: Small) -> Iterator[PrivateServer]:
         yield running
 
 
-def holder(server: PrivateServer, here: Small, times: int = 1) -> subprocess.Popen[str]:
+@contextmanager
+def holder(
+    server: PrivateServer, here: Small, times: int = 1, program: str = HOLDER
+) -> Iterator[subprocess.Popen[str]]:
     env = {**server.environment(here.env), "PREFECT_LOGGING_LEVEL": "ERROR"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT, "env": env}
-    return subprocess.Popen([sys.executable, "-c", HOLDER, str(times)], **pipes)  # type: ignore[call-overload,no-any-return]  # as it names them
+    with subprocess.Popen([sys.executable, "-c", program, str(times)], **pipes) as process:  # type: ignore[call-overload]  # as it names them
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def says(process: subprocess.Popen[str]) -> str:
@@ -91,6 +115,26 @@ def test_a_slot_is_handed_on_and_then_given_back(server: PrivateServer, here: Sm
             goes_on(process)
         assert process.wait(60) == 0
     assert taken(server) == 0
+
+
+def test_a_slot_that_is_granted_late_is_not_lost(server: PrivateServer, here: Small) -> None:
+    with holder(server, here, program=LATE) as process:
+        assert [says(process), says(process)] == ["asked", "held"]
+        goes_on(process)
+        assert process.wait(60) == 0
+    assert taken(server) == 0
+
+
+def test_a_limit_that_somebody_sets_to_0_lets_nothing_start(server: PrivateServer, here: Small) -> None:
+    with server.client() as client:
+        limit = f"/v2/concurrency_limits/{provider_limit('p')}"
+        client.patch(limit, json={"limit": 0}).raise_for_status()
+        with holder(server, here) as process:
+            assert not is_heard(process, 6)
+            client.patch(limit, json={"limit": 5}).raise_for_status()
+            assert says(process) == "held"
+            goes_on(process)
+            assert process.wait(60) == 0
 
 
 def test_a_killed_holder_gives_its_slot_back(server: PrivateServer, here: Small) -> None:
