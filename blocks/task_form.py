@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,6 +51,11 @@ class TaskForm(BaseModel):
     resume_session: bool = Field(
         False, description="The next attempt goes on with the agent's own session and work tree, where the agent can"
     )
+
+    @classmethod
+    def among(cls, given: Mapping[str, Any]) -> TaskForm:
+        """The task that a longer form describes."""
+        return cls(**{field: given[field] for field in cls.model_fields})
 
     def entry(self, lock: ProviderLock, field: str, host: str = "") -> dict[str, Any]:
         """The same task as a batch file would hold it.

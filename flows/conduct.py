@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect import get_run_logger
 
+from flows.limits import ceilings
 from flows.refusals import refusal
 from overnight.again import is_settled
 from overnight.breaker import Breaker, BreakerFile
@@ -70,7 +71,7 @@ class Conductor:
             night.batch.tasks,
             batch_id=night.ledger.batch_id,
             slots={name: host.slots for name, host in night.batch.hosts.items()},
-            concurrent=night.lock.concurrency(),
+            concurrent=_at_once(night),
             deadline=self.deadline,
             breakers=self._file.news(),
             canaries=not elsewhere,
@@ -313,6 +314,12 @@ class Conductor:
 
 _TAIL = 4000
 _FEED_BACK = "\n\nAn earlier attempt at this was checked by `{command}`, which failed and ended with:\n\n{tail}"
+
+
+def _at_once(night: Night) -> dict[str, int]:
+    """Runs at the same time by provider, where there is such a limit."""
+    given = {route.provider: ceilings(night, route.provider).most_at_once for route in night.batch.routes}
+    return {provider: most for provider, most in given.items() if most is not None}
 
 
 def _deadline(night: Night) -> float | None:

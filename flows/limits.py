@@ -12,21 +12,24 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
-import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
+from flows.pace import Pace, Window, denied_s
 from flows.private_server import OutOfReach
+from overnight.ceilings import Ceilings, in_place_of
+from overnight.failures import FailureError
 from overnight.night import Night
+from overnight.redact import fingerprint
 from overnight.spec import TaskSpec
 from tasks.calls import in_thread
 
 # the shortest that Prefect 3.8.8 allows; so long is a slot lost after its holder was killed
 _LEASE_S = 60.0
-_LOOK_S = 15.0
 # another batch gets its turn after this long, and a slot nobody here wants goes back at once
 _HAND_ON_S = 60.0
 _UNWANTED_S = 0.3
@@ -38,8 +41,23 @@ def host_limit(host: str) -> str:
 
 
 def provider_limit(provider: str) -> str:
-    """Name of the limit that holds what a provider allows at once; the lock gives its size, a user may change it."""
+    """Name of the limit that holds what is asked of a provider at once; lock or batch give its size."""
     return f"overnight-provider-{provider}"
+
+
+def key_limit(provider: str, key_id: str) -> str:
+    """The same for one key of the provider; `key_id` tells keys apart and does not tell the key."""
+    return f"overnight-key-{provider}-{key_id}"
+
+
+def requests_limit(limit: str) -> str:
+    """Name of the limit beside `limit` that holds the requests of a while."""
+    return limit.replace("overnight-", "overnight-requests-", 1)
+
+
+def ceilings(night: Night, provider: str) -> Ceilings:
+    """What holds for a provider in this batch."""
+    return in_place_of(night.lock.providers[provider].limits, night.batch.providers.get(provider))
 
 
 @dataclass
@@ -72,7 +90,7 @@ class _Lease:
 
 
 class Room:
-    """The slots of one batch: one of the host's and one of the provider's for each attempt.
+    """The slots of one batch: one of the host's, the provider's and the key's for each attempt, and its requests.
 
     The safety device is the host's own list of runs, and within this batch its
     schedule; a lease that is lost meanwhile stops nothing, and while Prefect
@@ -83,18 +101,21 @@ class Room:
         self._spare: dict[tuple[str, ...], list[_Lease]] = {}
         self._made: dict[str, asyncio.Task[None]] = {}
         self._inherits: asyncio.Task[float] | None = None
+        self._paces: dict[str, asyncio.Task[tuple[str, Pace]]] = {}
 
     @asynccontextmanager
     async def slot(self, night: Night, task: TaskSpec) -> AsyncIterator[None]:
-        """Waits until both are free; a task that shall end waits no longer, and what already runs needs no slot."""
+        """Waits until all are free; a task that shall end waits no longer, and what already runs needs no slot."""
         host, provider = task.route.host, task.route.provider
-        names = (host_limit(host), provider_limit(provider))
         if self._inherits is None:
             self._inherits = asyncio.create_task(_inherits_until(night))
         inherits_until = await self._inherits  # asked once, before any run of this start lives
-        await self._ready(names[0], night.batch.hosts[host].slots, exactly=True)
-        if (allowed := night.lock.concurrency().get(provider)) is not None:
-            await self._ready(names[1], allowed, exactly=False)
+        await self._ready(host_limit(host), night.batch.hosts[host].slots, exactly=True)
+        if provider not in self._paces:
+            self._paces[provider] = asyncio.create_task(self._pace(night, provider))
+        of_key, pace = await self._paces[provider]
+        names = (host_limit(host), provider_limit(provider), of_key)
+        await pace.start(lambda: night.wish(task.id) is None, partial(night.tell, task.id, "queue"))
         spare = self._spare.setdefault(names, [])
         lease = spare.pop() if spare else await self._taken(night, task, names, inherits_until)
         try:
@@ -102,6 +123,22 @@ class Room:
         finally:
             if lease is not None:
                 self._hand_on(lease)
+
+    async def _pace(self, night: Night, provider: str) -> tuple[str, Pace]:
+        """See that the provider's limits are there. Gives the name of its key's, and who keeps its windows."""
+        key_id = await in_thread(_key_id, night, provider)
+        mine, whole = night.batch.providers.get(provider, Ceilings()), ceilings(night, provider)
+        of_key, windows = key_limit(provider, key_id), []
+        for name, wanted, each in (
+            (provider_limit(provider), mine, whole),
+            (of_key, mine.each_key, whole.each_key),
+        ):
+            if each.concurrent is not None:
+                await self._ready(name, each.concurrent, exactly=wanted.concurrent is not None)
+            if each.requests is not None:
+                windows.append(Window(requests_limit(name), each.requests, each.per_s))
+                await self._ready(requests_limit(name), each.requests, exactly=wanted.requests is not None)
+        return of_key, Pace(windows, lambda: night.spending.further(provider))
 
     async def _taken(
         self, night: Night, task: TaskSpec, names: tuple[str, ...], inherits_until: float
@@ -128,7 +165,7 @@ class Room:
             try:
                 await lease.keeper
             except (OutOfReach, ConcurrencySlotAcquisitionError) as error:
-                pause_s = _denied(error)
+                pause_s = denied_s(error.__cause__ or error)
             if pause_s is None or time.monotonic() < inherits_until:
                 return None
             await asyncio.sleep(pause_s)
@@ -164,22 +201,21 @@ class Room:
                 keepers.append(lease.keeper)
             spare.clear()
         await asyncio.gather(*(each for each in keepers if each is not None), return_exceptions=True)
+        paces = await asyncio.gather(*self._paces.values(), return_exceptions=True)
+        await asyncio.gather(*(each[1].close() for each in paces if not isinstance(each, BaseException)))
+
+
+def _key_id(night: Night, provider: str) -> str:
+    """The same in every batch; of a key that is missing, nothing will start."""
+    try:
+        return fingerprint(night.key(provider), provider)
+    except FailureError:
+        return "none"
 
 
 async def _inherits_until(night: Night) -> float:
     living = await in_thread(night.ledger.living)
     return time.monotonic() + (_LEASE_S if living else 0.0)
-
-
-def _denied(error: Exception) -> float | None:
-    """Seconds until it is worth asking again; None when Prefect cannot tell whether there is a slot."""
-    cause = error.__cause__ or error
-    answer = cause.response if isinstance(cause, httpx.HTTPStatusError) else None
-    if answer is not None and answer.status_code == httpx.codes.LOCKED:
-        return min(float(answer.headers["Retry-After"]), _LOOK_S)
-    get_run_logger().warning("no slot from Prefect: %s", error)
-    limit_is_0 = answer is not None and answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
-    return _LOOK_S if limit_is_0 else None  # somebody wants nothing to start
 
 
 async def _make(name: str, slots: int, *, exactly: bool) -> None:

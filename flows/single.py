@@ -22,6 +22,7 @@ from flows.limits import rooms
 from flows.part_report import hand_over
 from flows.prepare import check_forges, checked, record, state_directory
 from overnight import batchfile, layers, lockfile
+from overnight.ceilings import Ceilings
 from overnight.failures import BadInput
 from overnight.form import PARAMETERS, REPO_SHAPE, choices, name_from
 from overnight.handover import Deliver, Guards
@@ -64,13 +65,13 @@ async def single(
     attempt: Annotated[int, Field(ge=1)] = 1,
     told: str = "",
     resumed: Resumed | None = None,
+    ceilings: Ceilings | None = None,
     host_name: str = "",
     state: str = "",
     lock: str = "",
 ) -> State[Any]:
-    """Run one coding task to commits and a report.
-
-    The route is probed first. Cancel ends the run and still collects its commits. After a crash start it with resume.
+    """Run one coding task to commits and a report. Cancel ends the run and still collects its commits; after a crash
+    start it with resume.
 
     Args:
         repo: A git repository: a path on the worker's machine, e.g. /srv/git/app.git, or a URL the host can clone.
@@ -94,20 +95,20 @@ async def single(
         attempt: Set by a batch that spreads its tasks: the number of this attempt, which is the only one made here.
         told: Set by a batch that spreads its tasks: what this attempt is told of the one before.
         resumed: Set by a batch that spreads its tasks: the session this attempt is to go on with, or why not.
+        ceilings: Set by a batch that spreads its tasks: what its file has the provider asked at the most.
         host_name: Set by a batch that spreads its tasks. Empty takes the block's name.
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
-    given = {**locals(), "id": name}
-    form = TaskForm(**{field: given[field] for field in TaskForm.model_fields})
+    form, of_batch = TaskForm.among({**locals(), "id": name}), {"author": author, "ceilings": ceilings}
     of_attempt = {"first": attempt, "told": told, "resumed": resumed}
-    return await _carry_out(form, host_name or host.saved_as, author, resume, part_of, of_attempt, state, lock)
+    return await _carry_out(form, host_name or host.saved_as, of_batch, resume, part_of, of_attempt, state, lock)
 
 
 async def _carry_out(
     form: TaskForm,
     host: str,
-    author: str,
+    of_batch: dict[str, Any],
     resume: str,
     part_of: str,
     of_attempt: dict[str, Any],
@@ -119,7 +120,7 @@ async def _carry_out(
         lock_path = lockfile.place(Path(lock) if lock else None, os.environ)
         task = form.entry(layers.whole(lock_path), "tasks[0]", host)
         again = resume or ("" if part_of else begun_before(directory))  # a part is found by its name
-        ledger = _ledger(directory, task, {host: form.host}, author, lock_path, again, part_of, of_attempt)
+        ledger = _ledger(directory, task, {host: form.host}, of_batch, lock_path, again, part_of, of_attempt)
         ledger.reopen()
         with ledger.held():
             async with rooms() as room:
@@ -137,7 +138,7 @@ def _ledger(
     directory: Path,
     task: dict[str, Any],
     hosts: dict[str, SSHHost],
-    author: str,
+    of_batch: dict[str, Any],
     lock_path: Path,
     resume: str,
     part_of: str,
@@ -153,7 +154,9 @@ def _ledger(
         if (known.directory / "batch.json").exists():
             return known
     described = {name: host.described() for name, host in hosts.items()}
-    raw = {"name": task["id"], "author": author, "hosts": described, "tasks": [task]}
+    asked = {task["route"]["provider"]: of_batch["ceilings"]} if of_batch["ceilings"] else {}
+    whole = {"author": of_batch["author"], "providers": asked, "hosts": described, "tasks": [task]}
+    raw = {"name": task["id"], **whole}
     batch = batchfile.complete(raw, PARAMETERS, Path.home(), {})
     check_forges(batch)
     if part_of:

@@ -30,6 +30,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 from prefect.utilities.urls import url_for
 from prefect.variables import Variable
+from pydantic import BaseModel
 
 from flows.attempts import carry_out
 from flows.conduct import Conductor
@@ -277,12 +278,17 @@ def _parameters(night: Night, task: TaskSpec, attempt: int) -> dict[str, Any]:
         "resume_session": task.resume_session,
         "name": task.id,
         "author": night.batch.author,
+        "ceilings": _dumped(night.batch.providers.get(task.route.provider)),
         "part_of": night.ledger.batch_id,
         "attempt": attempt,
         "told": task.told,
-        "resumed": task.resumed.model_dump(mode="json") if task.resumed else None,
+        "resumed": _dumped(task.resumed),
         "host_name": task.route.host,
     }
+
+
+def _dumped(given: BaseModel | None) -> dict[str, Any] | None:
+    return given.model_dump(mode="json") if given is not None else None
 
 
 def _block(host: HostSpec) -> dict[str, Any]:

@@ -29,7 +29,7 @@ M = TypeVar("M", bound=BaseModel)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 # keys of providers are in the environment too, and what stands in a batch file reaches argv, records and logs
 _VERBATIM = ("instruction", "verify")
-_SAID_ONCE = ("author", "budget", "peak", "deadline", "wrap_up_s")
+_SAID_ONCE = ("author", "budget", "providers", "peak", "deadline", "wrap_up_s")
 _OF_THE_BATCH = ("schema", "name", "spread", "hosts", *_SAID_ONCE)
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$(.*)", re.DOTALL | re.MULTILINE)
 # a password in any URL; in http also a user alone, which is how access tokens are written

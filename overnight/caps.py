@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -84,15 +84,23 @@ def check_budget(budget: Budget, routes: Iterable[Caps], where: str) -> None:
         BadInput: a provider that no task goes to, or a cap without a figure.
     """
     found = list(routes)
-    known = {caps.route.provider for caps in found}
-    for name in budget.providers:
-        if name not in known:
-            raise BadInput(where, f"budget.providers.{name}", "no task goes to this provider", suggest(name, known))
+    check_providers(budget.providers, {caps.route.provider for caps in found}, where, "budget.providers")
     for caps in found:
         provider = caps.route.provider
         _check_figures(budget, "budget", caps, budget, where)
         if provider in budget.providers:
             _check_figures(budget.providers[provider], f"budget.providers.{provider}", caps, budget, where)
+
+
+def check_providers(named: Iterable[str], known: Collection[str], where: str, field: str) -> None:
+    """Refuse the name of a provider that no task of the batch goes to.
+
+    Raises:
+        BadInput: with the nearest known names.
+    """
+    for name in named:
+        if name not in known:
+            raise BadInput(where, f"{field}.{name}", "no task goes to this provider", suggest(name, known))
 
 
 def _check_figures(each: BudgetCaps, field: str, caps: Caps, budget: Budget, where: str) -> None:

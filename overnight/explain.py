@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from overnight.ceilings import Ceilings
 from overnight.facts import Provenance
 from overnight.failures import BadInput
 from overnight.harnessentry import HarnessEntry
@@ -87,13 +88,21 @@ def _provider(of: Layered, name: str) -> Iterator[Said]:
         begins = f"keys begin with {' or '.join(entry.key.prefixes)}" if entry.key.prefixes else "keys"
         yield _say(of, f"{begins}{_after(entry.key.note)}", entry.key.provenance, *at, "key")
     if entry.limits:
-        words = f"{entry.limits.concurrent} requests at the same time"
+        words = "; ".join(_most(entry.limits))
         yield _say(of, words, entry.limits.provenance, *at, "limits")
     yield from _charges(of, name)
     for harness in entry.harnesses:
         yield _say(
             of, f"reached by {harness}: overnight lock explain {name}/{harness}", None, *at, "harnesses", harness
         )
+
+
+def _most(limits: Ceilings) -> Iterator[str]:
+    for each, whose in ((limits, "in all"), (limits.each_key, "with each key")):
+        if each.concurrent is not None:
+            yield f"{each.concurrent} requests at the same time {whose}"
+        if each.requests is not None:
+            yield f"{each.requests} requests in {each.per_s:g} s {whose}"
 
 
 def _charges(of: Layered, name: str) -> Iterator[Said]:

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from overnight.ceilings import Ceilings
 from overnight.facts import CHATS, Entry, Fact, VariableName
 from overnight.facts import Header as Header  # as: readers of the lock take its words from here
 from overnight.facts import Provenance as Provenance  # as: above
@@ -121,10 +122,14 @@ class Terms(Fact):
     note: str
 
 
-class Ceiling(Fact):
-    """What the provider allows one account, where it publishes a number."""
+class Allowed(Ceilings, Fact):
+    """What the provider allows, where it publishes a number: of an account, or of each key."""
 
-    concurrent: Annotated[int, Field(ge=1, description="Requests at the same time")]
+    @model_validator(mode="after")
+    def _says_something(self) -> Allowed:
+        if not any(each.concurrent or each.requests for each in (self, self.each_key)):
+            raise ValueError("gives no number: write concurrent or requests")
+        return self
 
 
 class KeyShape(Fact):
@@ -178,7 +183,7 @@ class Provider(Entry):
     errors: tuple[ErrorRule, ...] = ()
     terms: Terms
     key: KeyShape | None = None
-    limits: Ceiling | None = Field(None, description="None where nothing is published: no limit is guessed")
+    limits: Allowed | None = Field(None, description="None where nothing is published: no limit is guessed")
     peak: tuple[Peak, ...] = Field((), description="Hours in which it takes more")
     priced_by: tuple[str, ...] = Field((), description="Harnesses of its own: what they say a run cost is its price")
     harnesses: dict[str, Wiring]
@@ -244,7 +249,8 @@ class ProviderLock(Entry):
 
     def concurrency(self) -> dict[str, int]:
         """Requests at the same time that each provider allows one account; only those with a published number."""
-        return {name: entry.limits.concurrent for name, entry in self.providers.items() if entry.limits is not None}
+        given = {name: entry.limits.concurrent for name, entry in self.providers.items() if entry.limits is not None}
+        return {name: allowed for name, allowed in given.items() if allowed is not None}
 
 
 def _found(entries: dict[str, T], name: str, what: str, where: str, field: str) -> T:

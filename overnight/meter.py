@@ -17,11 +17,14 @@ class Meter:
 
     `answers` are those whose usage was told; `asked_on` is whether the agent
     went on after the newest of them. `at_s` is the run's age at that one.
+    `recent` are those that came when the run was `recent_from_s` old or older.
     """
 
     answers: int = 0
     asked_on: bool = False
     at_s: float = 0.0
+    recent: int = 0
+    recent_from_s: float = 0.0
     _each: dict[str, Usage] = field(default_factory=dict)
     _whole: Mapping[str, Usage] = field(default_factory=dict)
     _sum: int | None = None
@@ -32,6 +35,7 @@ class Meter:
             self._verdict(event)
         elif event.usage:
             self.answers, self.asked_on, self.at_s = self.answers + 1, False, at_s
+            self.recent += at_s >= self.recent_from_s
             for model, used in event.usage.items():
                 self._each[model] = self._each.get(model, Usage()) + used
         elif event.act in _GOES_ON:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from overnight.caps import Caps, check_budget, check_limits
+from overnight.caps import Caps, check_budget, check_limits, check_providers
 from overnight.env import EnvPatch
 from overnight.failures import BadInput
 from overnight.handover import Deliver, Guards
@@ -204,6 +204,8 @@ class Planner:
     def check(self) -> list[RunPlan]:
         """Every task's first attempt, on each of its routes. Raises like `resolve`, so one bad task starts nothing."""
         plans = [self.resolve(task, 1, None) for task in self.batch.placed]
+        reached = {route.provider for route in self.batch.routes}
+        check_providers(self.batch.providers, reached, self.batch.source, "providers")
         check_budget(self.batch.budget, map(self.caps, self.batch.routes), self.batch.source)
         return plans
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 _TELLING_BYTES = 8  # a cut-off key shorter than this tells nothing, and may as well be an innocent "s"
 
 
-def fingerprint(key: str, batch_id: str) -> str:
-    """Tells the keys of one batch apart, on whatever machine it is made. Takes 50 ms, so that guessing does not pay."""
-    return hashlib.scrypt(key.encode(), salt=batch_id.encode(), n=2**14, r=8, p=1, dklen=6).hex()
+def fingerprint(key: str, salt: str) -> str:
+    """Tells keys apart under one salt, on whatever machine it is made. Takes 50 ms, so that guessing does not pay."""
+    return hashlib.scrypt(key.encode(), salt=salt.encode(), n=2**14, r=8, p=1, dklen=6).hex()
 
 
 class Mask:

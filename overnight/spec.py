@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from overnight.ceilings import Ceilings
 from overnight.choice import Number, Positive, RouteChoice, drawn, listed
 from overnight.failures import BadInput
 from overnight.handover import Deliver, Guards
@@ -234,6 +235,9 @@ class BatchFile(_Entry):
         False, description="Each attempt as a flow run of its own on a work pool; needs a Prefect server with workers"
     )
     budget: Budget = Field(Budget(), description="What the whole batch may spend")
+    providers: dict[str, Ceilings] = Field(
+        {}, description="What is asked of a provider at the most, by its name; in place of the lock's numbers"
+    )
     peak: Peak = Field("allow", description="`avoid` waits with starts while the provider's peak hours last")
     deadline: Argument | None = Field(
         None,
@@ -301,6 +305,7 @@ class BatchSpec(_Entry):
     author: str
     spread: bool = False
     budget: Budget = Budget()
+    providers: dict[str, Ceilings] = {}
     peak: Peak = "allow"
     deadline: str | None = None
     wrap_up_s: float = 900

@@ -39,6 +39,8 @@ class Spending:
         self._gate = threading.Lock()
         self._readings: dict[str, Reading] = {}
         self._full: dict[str, Reached | None] = {}
+        self._since = datetime.now(UTC)
+        self._further: dict[str, tuple[str, int]] = {}
         for run in ledger.decided():
             self.note(run)
 
@@ -84,6 +86,14 @@ class Spending:
                 shares[cap] = max(least, type(least)(min(known)))
         return Limits.model_validate(shares)
 
+    def further(self, provider: str) -> int:
+        """Answers that its runs have had since this start of the batch, beside the first one of each run begun since.
+
+        What a harness does not tell as it goes is not in it.
+        """
+        with self._gate:
+            return sum(answers for who, answers in self._further.values() if who == provider)
+
     def over(self, watch: Watch) -> Callable[[], tuple[Rule, Failure] | None]:
         """A look at a followed run's usage: the cap for which it must be ended now, or None. Cheap enough for a tick.
 
@@ -91,12 +101,14 @@ class Spending:
         verdict is done and not ended for what it cost.
         """
         began, seen = self._began(watch.plan), 0
+        watch.meter.recent_from_s = max(0.0, (self._since - began).total_seconds())
 
         def look() -> tuple[Rule, Failure] | None:
             nonlocal seen
             if watch.meter.answers > seen:
                 seen = watch.meter.answers
                 self._take(self._reading(watch, began))
+                self._count(watch, began)
             if watch.last_result() is not None:
                 return None
             return self._own_cap(watch, began) or self._batchs_cap(watch)
@@ -108,6 +120,7 @@ class Spending:
         if stages.watched is None:
             return run
         meter, began = stages.watched.watch.meter, self._began(plan)
+        self._count(stages.watched.watch, began)  # the last answers came after the last look
         ending = stages.watched.watch.ending
         lasted = timedelta(seconds=ending.seconds) if isinstance(ending, Exited | Killed) else datetime.now(UTC) - began
         tariff, used = self._tariff(plan.route), meter.by_model
@@ -116,6 +129,11 @@ class Spending:
         usage = sum(used.values(), Usage()) if used else None
         told = {"tokens": meter.tokens, "usage": usage, "cost": cost, "usd": cost.usd, "peak": peak or None}
         return run.model_copy(update=told)
+
+    def _count(self, watch: Watch, began: datetime) -> None:
+        further = watch.meter.recent - (began >= self._since)
+        with self._gate:
+            self._further[watch.plan.run_id] = (watch.plan.route.provider, max(0, further))
 
     def _own_cap(self, watch: Watch, began: datetime) -> tuple[Rule, Failure] | None:
         limits, meter, caps = watch.plan.limits, watch.meter, self._planner.caps(watch.plan.route)

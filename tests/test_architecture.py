@@ -27,6 +27,7 @@ GROUPS = (
         "carry",
         "sampler",
         "facts",
+        "ceilings",
         "gauge",
         "tariff",
         "harnessentry",

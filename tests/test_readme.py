@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from flows.rehearse import incident_script
 from overnight import lockfile
+from overnight.ceilings import Ceilings
 from overnight.choice import RouteChoice
 from overnight.failures import RULES, Family, Source
 from overnight.handover import GUARDS, Deliver, Guards
@@ -69,9 +70,9 @@ def ladder() -> str:
 
 def reference() -> str:
     """Every key of a batch file, as the README shows it."""
-    places: list[tuple[str, type[BaseModel]]] = [("", BatchFile), ("budget.", Budget), ("hosts.NAME.", HostSpec)]
-    places += [("tasks[].", TaskEntry), ("tasks[].route.", RouteChoice), ("tasks[].limits.", Limits)]
-    places += [("tasks[].guards.", Guards), ("tasks[].deliver.", Deliver)]
+    places: list[tuple[str, type[BaseModel]]] = [("", BatchFile), ("budget.", Budget), ("providers.NAME.", Ceilings)]
+    places += [("hosts.NAME.", HostSpec), ("tasks[].", TaskEntry), ("tasks[].route.", RouteChoice)]
+    places += [("tasks[].limits.", Limits), ("tasks[].guards.", Guards), ("tasks[].deliver.", Deliver)]
     lines = [
         "`defaults` takes the keys of a task but `id` and the instruction.",
         "",

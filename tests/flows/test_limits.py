@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from flows.limits import host_limit, provider_limit
+from flows.limits import host_limit, key_limit, provider_limit, requests_limit
 from flows.private_server import PrivateServer, private_server
+from overnight.ceilings import Ceiling, Ceilings
+from overnight.redact import fingerprint
 from tests.flows.small import Small, small
 from tests.flows.world import ROOT
+from tests.overnight.nights import KEY
 
 pytestmark = pytest.mark.full
 
@@ -21,13 +25,20 @@ HOLDER = """
 import asyncio, sys
 from types import SimpleNamespace
 from prefect import flow
+from flows import pace
 from flows.limits import rooms
+from overnight.ceilings import Ceilings
 
+pace._COUNT_S = 0.2
+asked = {"p": Ceilings.model_validate_json(sys.argv[4])}
 night = SimpleNamespace(
     wish=lambda _: None,
     ledger=SimpleNamespace(living=set),
-    lock=SimpleNamespace(concurrency=lambda: {"p": 5}),
-    batch=SimpleNamespace(hosts={"box": SimpleNamespace(slots=1)}),
+    lock=SimpleNamespace(providers={"p": SimpleNamespace(limits=Ceilings(concurrent=5))}),
+    batch=SimpleNamespace(hosts={"box": SimpleNamespace(slots=int(sys.argv[3]))}, providers=asked),
+    spending=SimpleNamespace(further=lambda _: int(sys.argv[5])),
+    key=lambda _: sys.argv[2],
+    tell=lambda *words: print(*words, flush=True),
 )
 task = SimpleNamespace(id="t", route=SimpleNamespace(host="box", provider="p"))
 
@@ -73,11 +84,21 @@ def server(here: Small) -> Iterator[PrivateServer]:
 
 @contextmanager
 def holder(
-    server: PrivateServer, here: Small, times: int = 1, program: str = HOLDER
+    server: PrivateServer,
+    here: Small,
+    times: int = 1,
+    *,
+    program: str = HOLDER,
+    key: str = "sk-1",
+    slots: int = 1,
+    asked: Ceilings = Ceilings(),  # noqa: B008  # frozen
+    further: int = 0,
 ) -> Iterator[subprocess.Popen[str]]:
+    """A batch that takes a slot `times` times, one after the other, and says so each time."""
     env = {**server.environment(here.env), "PREFECT_LOGGING_LEVEL": "ERROR"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT, "env": env}
-    with subprocess.Popen([sys.executable, "-c", program, str(times)], **pipes) as process:  # type: ignore[call-overload]  # as it names them
+    words = [sys.executable, "-c", program, str(times), key, str(slots), asked.model_dump_json(), str(further)]
+    with subprocess.Popen(words, **pipes) as process:  # type: ignore[call-overload]  # as it names them
         try:
             yield process
         finally:
@@ -101,9 +122,9 @@ def goes_on(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def taken(server: PrivateServer) -> int:
+def taken(server: PrivateServer, limit: str = host_limit("box")) -> int:
     with server.client() as client:
-        slots: int = client.get(f"/v2/concurrency_limits/{host_limit('box')}").raise_for_status().json()["active_slots"]
+        slots: int = client.get(f"/v2/concurrency_limits/{limit}").raise_for_status().json()["active_slots"]
         return slots
 
 
@@ -151,3 +172,53 @@ def test_a_killed_holder_gives_its_slot_back(server: PrivateServer, here: Small)
         goes_on(pair[holds])
         assert pair[holds].wait(60) == 0
     assert taken(server) == 0
+
+
+def test_each_key_has_slots_of_its_own(server: PrivateServer, here: Small) -> None:
+    one = Ceilings(each_key=Ceiling(concurrent=1))
+    with (
+        holder(server, here, slots=3, asked=one) as first,
+        holder(server, here, slots=3, asked=one, key="sk-2") as other,
+    ):
+        assert [says(first), says(other)] == ["held", "held"]
+        with holder(server, here, slots=3) as same:  # whatever its own batch says of the key
+            assert not is_heard(same, 6)
+            goes_on(first)
+            assert first.wait(60) == 0
+            assert says(same) == "held"
+            assert taken(server) == 2
+
+
+def test_the_requests_of_a_while_hold_across_batches_also_those_of_a_killed_one(
+    server: PrivateServer, here: Small
+) -> None:
+    asked = Ceilings(each_key=Ceiling(requests=3))
+    window = requests_limit(key_limit("p", fingerprint("sk-3", "p")))
+    with holder(server, here, 9, slots=5, asked=asked, key="sk-3") as first:
+        for _ in range(2):
+            assert says(first) == "held"
+            goes_on(first)
+        assert says(first) == "held"
+        first.kill()
+    assert taken(server, window) == 3, "no run gives a request back"
+    with holder(server, here, slots=5, asked=asked, key="sk-3") as second:
+        assert says(second) == f"t queue waits for {window}: 3 requests in 60 s"
+        assert not is_heard(second, 5)
+        assert says(second) == "held", "once the first ones are a minute old"
+    others = requests_limit(key_limit("p", fingerprint("sk-4", "p")))
+    with holder(server, here, slots=5, asked=asked, key="sk-4", further=1) as other:
+        assert says(other) == "held"
+        while taken(server, others) != 2:  # it counts while it runs
+            assert not is_heard(other)
+
+
+def test_what_an_agent_asks_further_counts_in_the_window(server: PrivateServer, here: Small) -> None:
+    batch = json.loads(here.batch("asks", [{"id": "six", "instruction": "Go six steps"}]).read_text())
+    path = here.directory / "asks.yaml"
+    path.write_text(json.dumps({**batch, "providers": {"rehearsal": {"requests": 40, "each_key": {"requests": 5}}}}))
+    done = here.run(path)
+    assert done.code == 0, done
+    of_all = requests_limit(provider_limit("rehearsal"))
+    assert taken(server, of_all) == 7, "six steps, and the last word"
+    of_key = requests_limit(key_limit("rehearsal", fingerprint(KEY, "rehearsal")))
+    assert taken(server, of_key) == 5, "what is over the number is not counted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,13 +12,15 @@ from uuid import UUID
 import psutil
 import pytest
 
+from flows.limits import key_limit, provider_limit, requests_limit
 from overnight.breaker import BreakerFile
+from overnight.redact import fingerprint
 from overnight.rehearsal.faults import Fault, FaultKind
 from overnight.rehearsal.model import Shell, Tape, Wait
 from tests.flows.served import Served, served
 from tests.flows.test_resume_session import ENDS_WELL, ONE, TWO, subjects
 from tests.flows.test_single import has_committed, living, until, words
-from tests.overnight.nights import COMMIT, MODEL, script
+from tests.overnight.nights import COMMIT, KEY, MODEL, script
 
 pytestmark = pytest.mark.full
 
@@ -58,7 +61,8 @@ def report(up: Served, name: str) -> dict[str, Any]:
 
 
 def test_each_task_is_a_flow_run_and_the_batch_reports_them_all(up: Served) -> None:
-    path = batch_file(up, "wide", [*tasks(QUICK, 4), {"id": "idle", "instruction": IDLE}])
+    asked = {"rehearsal": {"concurrent": 9, "each_key": {"requests": 50, "per_s": 3600}}}
+    path = batch_file(up, "wide", [*tasks(QUICK, 4), {"id": "idle", "instruction": IDLE}], providers=asked)
     run = up.ended(up.start("batch/batch", files=[str(path)]), 300)
     assert words(run).startswith("Failed: 4 succeeded, 1 failed; no-commit: ")
     assert run.name == "batch wide"
@@ -70,6 +74,10 @@ def test_each_task_is_a_flow_run_and_the_batch_reports_them_all(up: Served) -> N
     for i in range(4):
         assert up.git("log", "--format=%s", f"main..overnight/{found['batch_id']}/t{i}") == "Add greeting"
     assert len(list(up.runs.glob("wide-*.t*"))) == 4
+    at_once, window = provider_limit("rehearsal"), key_limit("rehearsal", fingerprint(KEY, "rehearsal"))
+    read = "read_global_concurrency_limit_by_name"
+    limits = [up.call(methodcaller(read, name)) for name in (at_once, requests_limit(window))]
+    assert [(limit.limit, limit.active_slots) for limit in limits] == [(9, 0), (50, 9)], "2 answers a commit, and 1"
 
 
 def flow_processes(name: str, up: Served) -> list[psutil.Process]:

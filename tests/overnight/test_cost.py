@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from overnight import lockfile
+from overnight.ceilings import Ceilings
 from overnight.cost import Cost, Tariff
 from overnight.failures import BadInput
 from overnight.lockfile import Model, Provider, ProviderLock
@@ -190,6 +191,14 @@ def test_a_budget_that_could_never_fill_is_refused(budget: Budget, field: str, m
     with pytest.raises(BadInput) as caught:
         budgeted(plans("claude-code", "zai", "glm-5.1"), budget).check()
     assert (caught.value.field, mend in caught.value.mend) == (field, True)
+
+
+def test_a_ceiling_for_a_provider_that_no_task_goes_to_is_refused() -> None:
+    found = plans("claude-code", "zai", "glm-5.1")
+    batch = found.batch.model_copy(update={"providers": {"zia": Ceilings(concurrent=2)}})
+    with pytest.raises(BadInput) as caught:
+        replace(found, batch=batch).check()
+    assert (caught.value.field, "Did you mean zai?" in caught.value.mend) == ("providers.zia", True)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,13 @@ def test_the_file_that_won_is_told(tmp_path: Path) -> None:
     assert layer["model glm-5.2"] == str(DEFAULT_LOCK)
 
 
+def test_what_a_provider_is_asked_at_the_most_says_of_whom(tmp_path: Path) -> None:
+    provenance = {"source": "our plan", "date": "2026-11-20", "confidence": "official"}
+    limits = {"concurrent": 8, "each_key": {"requests": 600, "per_s": 18_000}, "provenance": provenance}
+    said = [each.words for each in explain(layered(tmp_path, providers={"zai": {"limits": limits}}), "zai")]
+    assert "8 requests at the same time in all; 600 requests in 18000 s with each key" in said
+
+
 @pytest.mark.parametrize(
     ("name", "mend"),
     [

@@ -248,7 +248,14 @@ def test_only_published_limits_are_limits(tmp_path: Path) -> None:
             assert entry.limits.provenance.confidence in ("official", "measured"), f"{name}: a guess limits nobody"
 
 
-@pytest.mark.parametrize("value", [0, 1.5, None])
+@pytest.mark.parametrize("given", [{}, {"concurrent": None}, {"each_key": {"per_s": 90}}])
+def test_limits_that_limit_nothing_are_refused(tmp_path: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(BadInput) as caught:
+        lockfile.load(changed(tmp_path, "providers/zai/limits", {"provenance": CEILING["provenance"], **given}))
+    assert (caught.value.field, "gives no number" in caught.value.problem) == ("providers.zai.limits", True)
+
+
+@pytest.mark.parametrize("value", [0, 1.5])
 def test_a_limit_is_a_number_of_requests(tmp_path: Path, value: Any) -> None:
     with pytest.raises(BadInput) as caught:
         lockfile.load(changed(tmp_path, "providers/zai/limits", {**CEILING, "concurrent": value}))

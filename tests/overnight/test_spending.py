@@ -11,6 +11,7 @@ import pytest
 from overnight.failures import Failure, FailureKind
 from overnight.report import RunReport
 from overnight.spec import Budget, BudgetCaps
+from overnight.stages import Stages
 from overnight.totals import spent
 from tests.overnight import samples
 from tests.overnight.nights import MODEL, Evening, carry_out
@@ -103,6 +104,21 @@ def test_a_batchs_budget_ends_what_runs_and_lets_nothing_start_also_after_a_rest
     assert (refused.kind, "budget.max_tokens" in refused.remedy) == (K.BUDGET_LIMIT, True)
     with evening.night(third, batch_id="its-own") as other:
         assert other.spending.refusal("rehearsal") is None, "another batch has another budget"
+
+
+@pytest.mark.full
+def test_answers_are_counted_beside_the_first_and_only_those_of_this_start(evening: Evening) -> None:
+    task = evening.task("t", "Go six steps")
+    with evening.night(task, batch_id="asked") as night:
+        carry_out(night, task)
+        assert night.spending.further("rehearsal") == 6, "six steps and the last word"
+        assert night.spending.further("zai") == 0
+    with evening.night(task, batch_id="asked") as again:
+        plan, _ = again.dispatch(again.planner.resolve(task, 1, None))
+        watched = again.monitor(plan)
+        assert watched.watch.meter.answers == 7
+        again.spending.priced(samples.run(), plan, Stages(0.0, watched=watched))
+        assert again.spending.further("rehearsal") == 0
 
 
 @pytest.mark.full
