@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -79,20 +81,29 @@ def test_claude_code_goes_on_over_a_real_sshd(here: World) -> None:
     assert here.git("show", f"{second['branch']}:two.txt") == b"It was day.\n"
 
 
+TWICE = {**LIMITS, "attempts": 2}
+
+
+@contextmanager
+def place(directory: Path) -> Iterator[Small]:
+    """A small one where nobody waits long before the next attempt."""
+    with small(directory) as made:
+        lock = json.loads(made.lock.read_text())
+        lock["harnesses"]["scripted"]["timing"] = {"request_timeout_s": 1, "retries": 0, "backoff_s": 0}
+        made.lock.write_text(json.dumps(lock))
+        yield made
+
+
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Small, dict[str, Any]]]:
-    twice = {**LIMITS, "attempts": 2}
     tasks: list[dict[str, Any]] = [
-        {"id": "stalls", "instruction": script(ONE, '{"sleep": 600}', TWO), "limits": {**twice, "quiet_s": 3}},
+        {"id": "stalls", "instruction": script(ONE, '{"sleep": 600}', TWO), "limits": {**TWICE, "quiet_s": 3}},
         {"id": "idles", "instruction": script('{"say": "done"}', *ENDS_WELL, ONE)},
         {"id": "fails", "instruction": script(ONE, *ENDS_WELL, TWO), "verify": "cat two", "feed_back": True},
         {"id": "plain", "instruction": script(ONE, '{"kill": "KILL"}', TWO), "resume_session": False},
     ]
-    with small(tmp_path_factory.mktemp("small")) as made:
-        lock = json.loads(made.lock.read_text())
-        lock["harnesses"]["scripted"]["timing"] = {"request_timeout_s": 1, "retries": 0, "backoff_s": 0}
-        made.lock.write_text(json.dumps(lock))
-        told = [{"resume_session": True, "limits": twice, **task} for task in tasks]
+    with place(tmp_path_factory.mktemp("small")) as made:
+        told = [{"resume_session": True, "limits": TWICE, **task} for task in tasks]
         path = made.directory / "report.json"
         done = made.run(made.batch("night", told), "--json", path)
         assert done.code == 1, done.err
@@ -130,6 +141,20 @@ def test_who_did_not_ask_for_it_begins_afresh(night: tuple[Small, dict[str, Any]
     first, second = attempts(night[1], "plain")
     assert [run["failure"]["kind"] for run in (first, second)] == ["harness-crashed"] * 2
     assert [(run["resumed"], run["session"]) for run in (first, second)] == [(None, None)] * 2
+
+
+def test_a_batch_that_is_killed_between_the_two_still_goes_on_with_the_session(tmp_path: Path) -> None:
+    task = {"id": "fails", "instruction": script(ONE, *ENDS_WELL, TWO), "verify": "cat two", "limits": TWICE}
+    with place(tmp_path) as made:
+        process = made.start(made.batch("cut", [{**task, "resume_session": True}]))
+        outcome = made.found("batches/cut-*/runs/*.fails.1/outcome.json")
+        process.kill()
+        finished(process)
+        done = made.run("--resume", outcome.parents[2].name, "--json", tmp_path / "report.json")
+        assert done.code == 0, done.err
+    first, second = attempts(json.loads((tmp_path / "report.json").read_text()), "fails")
+    assert (subjects(first), subjects(second)) == (["one"], ["one", "two"])
+    assert second["resumed"]["session"] == first["session"] == second["session"]
 
 
 def test_a_harness_that_cannot_is_refused_before_anything_starts(here: World) -> None:
