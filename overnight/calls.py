@@ -20,7 +20,7 @@ from overnight.hosts.protocol import ERRORS_BYTES, Channel
 
 SILENCE_S = 30.0  # a host beats every 5 s, and may be so busy that several beats come late
 SEND_BYTES = 32_768
-MORE_BYTES = 262_144  # so much of what a host may send ahead (SERVE_WINDOW_BYTES) is given back at a time
+MORE_BYTES = 1_048_576  # half of what a host may send ahead (SERVE_WINDOW_BYTES): telling it wakes it, and sshd
 AT_ONCE = 32
 
 

@@ -200,7 +200,9 @@ class Repo:
         them when it is found good: git leaves a refused one lying where it wrote
         it. `--max-input-size` takes plain bytes only, and `index-pack --strict`
         is the one check that works for every git since 2.20; `fetch` of a bundle
-        checks nothing before 2.46 (measured with 2.39.5).
+        checks nothing before 2.46 (measured with 2.39.5). It reads 4 kB at a time:
+        a full pipe would wake us at each of them, a socket does once it has room for
+        many (0.2 s of the 2.6 s that 200 MB took, 2 cores, 2026-11-29).
 
         Raises:
             GitError: broken, hostile, truncated, or larger than `max_bytes`.
@@ -215,7 +217,11 @@ class Repo:
             Path(received, "info", "alternates").write_text(f"{objects.absolute()}\n", encoding="utf-8")
             env = environment(self.search_path) | {"GIT_OBJECT_DIRECTORY": received}
             near, far = socket.socketpair()
-            with near, far, subprocess.Popen(argv, stdin=far, stdout=subprocess.DEVNULL, stderr=said, env=env) as process:
+            with (
+                near,
+                far,
+                subprocess.Popen(argv, stdin=far.fileno(), stdout=subprocess.DEVNULL, stderr=said, env=env) as process,
+            ):
                 far.close()  # else nothing would tell us that git wants no more
                 _feed(near, chunks)
             if process.returncode != 0:

@@ -47,7 +47,7 @@ FOLLOW_TICK_S, FOLLOW_TICK_MOST_S = 0.1, 0.6
 FOLLOW_TICK_RUN_S = 0.0024  # each run adds so much: many looks a second at many files are a load of their own
 FOLLOW_BEAT_S = 5.0
 FOLLOW_DEAF_S = 90
-SERVE_WINDOW_BYTES = 1_310_720
+SERVE_WINDOW_BYTES = 2_097_152
 PIPE_BYTES = 262_144
 NEWLINE = 10
 CHUNK_BYTES = 65536
@@ -1181,9 +1181,11 @@ class Served:
 
 
 def widen(pipe: int) -> None:
-    """Let it hold as much as one read takes, where the kernel can. git writes a pack in pieces of 8 kB: a pipe of the
-    usual 64 kB let us be woken for each, and a whole history of 200 MB come 0.2 s later (2 cores, 2026-11-29). Not more,
-    since a user whose pipes have 64 MB in all is given tiny ones from then on (Linux, pipe-user-pages-soft).
+    """Let it hold as much as one read takes, where the kernel can.
+
+    git writes a pack in pieces of 8 kB: a pipe of the usual 64 kB woke us for most
+    of them, and a whole history of 200 MB came 0.2 s later (2 cores, 2026-11-29).
+    Not more: a user whose pipes hold 64 MB is given tiny ones (pipe-user-pages-soft).
     """
     if sys.platform.startswith("linux"):
         try:
