@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -19,6 +20,7 @@ from overnight.hosts.protocol import ERRORS_BYTES, Channel
 
 SILENCE_S = 30.0  # a host beats every 5 s, and may be so busy that several beats come late
 SEND_BYTES = 32_768
+MORE_BYTES = 1_048_576  # half of what a host may send ahead (SERVE_WINDOW_BYTES): telling it wakes it, and sshd
 AT_ONCE = 32
 
 
@@ -29,7 +31,8 @@ class Call:
         self._line = line
         self._number = number
         self._changed = threading.Condition()
-        self._out, self._errors = bytearray(), bytearray()
+        self._out, self._errors = deque[bytes](), bytearray()
+        self._read_bytes = 0
         self._over = {"out": False, "err": False}
         self._code: int | None = None
         self._broken: HostError | None = None
@@ -45,14 +48,21 @@ class Call:
         with self._changed:
             if not self._changed.wait_for(lambda: self._out or self._over["out"] or self._broken, timeout_s):
                 raise TimeoutError("nothing was heard of the call")
-            data = bytes(self._out[:limit])
-            del self._out[:limit]
+            data = self._out.popleft() if self._out else b""
+            if len(data) > limit:
+                self._out.appendleft(data[limit:])
+                data = data[:limit]
             if not data and not self._over["out"] and self._broken is not None:
                 raise self._broken
-        if data:
-            with suppress(HostError):  # whoever reads on meets the same
-                self._line.say({"c": "more", "i": self._number, "bytes": len(data)})
+        self._ask_for_more(len(data))
         return data
+
+    def _ask_for_more(self, read_bytes: int) -> None:
+        self._read_bytes += read_bytes
+        if self._read_bytes >= MORE_BYTES:
+            with suppress(HostError):  # whoever reads on meets the same
+                self._line.say({"c": "more", "i": self._number, "bytes": self._read_bytes})
+            self._read_bytes = 0
 
     def errors(self) -> bytes:
         with self._changed:
@@ -75,7 +85,7 @@ class Call:
             if not data:
                 self._over[kind] = True
             elif kind == "out":
-                self._out += data
+                self._out.append(data)
             else:
                 self._errors += data
                 del self._errors[:-ERRORS_BYTES]

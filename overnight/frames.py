@@ -33,10 +33,17 @@ class Frames:
         while (end := self._pending.find(b"\n", self._at)) < 0:
             self._more()
         frame = self._read(self._take(end + 1 - self._at))
-        size = frame.get("n", 0)
-        while len(self._pending) - self._at < size:
+        return frame, self._data(frame.get("n", 0))
+
+    def _data(self, size: int) -> bytes:
+        """So many bytes, joined once: joining all there is at every arrival would copy each byte many times."""
+        parts = [self._take(size)]
+        size -= len(parts[0])
+        while size > 0:
             self._more()
-        return frame, self._take(size)
+            parts.append(self._take(size))
+            size -= len(parts[-1])
+        return b"".join(parts)
 
     def _read(self, line: bytes) -> dict[str, Any]:
         try:
@@ -57,5 +64,5 @@ class Frames:
 
     def _take(self, size: int) -> bytes:
         taken = self._pending[self._at : self._at + size]
-        self._at += size
+        self._at += len(taken)
         return taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -199,7 +200,9 @@ class Repo:
         them when it is found good: git leaves a refused one lying where it wrote
         it. `--max-input-size` takes plain bytes only, and `index-pack --strict`
         is the one check that works for every git since 2.20; `fetch` of a bundle
-        checks nothing before 2.46 (measured with 2.39.5).
+        checks nothing before 2.46 (measured with 2.39.5). It reads 4 kB at a time:
+        a full pipe would wake us at each of them, a socket does once it has room for
+        many (0.2 s of the 2.6 s that 200 MB took, 2 cores, 2026-11-29).
 
         Raises:
             GitError: broken, hostile, truncated, or larger than `max_bytes`.
@@ -213,10 +216,14 @@ class Repo:
             Path(received, "info").mkdir()
             Path(received, "info", "alternates").write_text(f"{objects.absolute()}\n", encoding="utf-8")
             env = environment(self.search_path) | {"GIT_OBJECT_DIRECTORY": received}
-            with subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, env=env
-            ) as process:
-                _feed(process, chunks)
+            near, far = socket.socketpair()
+            with (
+                near,
+                far,
+                subprocess.Popen(argv, stdin=far.fileno(), stdout=subprocess.DEVNULL, stderr=said, env=env) as process,
+            ):
+                far.close()  # else nothing would tell us that git wants no more
+                _feed(near, chunks)
             if process.returncode != 0:
                 raise GitError(f"the pack was refused: {_words(said)}")
             for suffix in ("pack", "rev", "idx"):  # order matters: a pack exists for others once its idx does
@@ -302,19 +309,14 @@ def bare(path: Path, search_path: str) -> Repo:
     return repo
 
 
-def _feed(process: subprocess.Popen[bytes], chunks: Iterator[bytes]) -> None:
-    """Write until the end, or until the process wants no more: its own words say why."""
-    sink = process.stdin
-    if sink is None:
-        raise AssertionError("opened with a pipe")
-    try:
+def _feed(sink: socket.socket, chunks: Iterator[bytes]) -> None:
+    """Write until the end, or until the reader wants no more: its own words say why."""
+    with sink:
         for chunk in chunks:
-            sink.write(chunk)
-    except BrokenPipeError:
-        pass
-    finally:
-        with suppress(BrokenPipeError):
-            sink.close()
+            try:
+                sink.sendall(chunk)
+            except (BrokenPipeError, ConnectionResetError):
+                return
 
 
 def _words(said: IO[bytes]) -> str:

@@ -110,12 +110,16 @@ def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 class Relay:
-    """A TCP relay that cuts each connection after as many bytes from the server as `budget` says."""
+    """A TCP relay that cuts each connection after as many bytes from the server as `budget` says.
+
+    While `spoils`, one bit of the last byte of whatever it hears from the server is another.
+    """
 
     def __init__(self, port: int, budget: Callable[[], int]) -> None:
         self._target = port
         self._budget = budget
         self.connections = 0
+        self.spoils = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._links: list[socket.socket] = []
@@ -139,6 +143,8 @@ class Relay:
                 data = source.recv(65536 if budget is None else min(65536, budget))
                 if not data:
                     break
+                if self.spoils and budget is not None:
+                    data = data[:-1] + bytes([data[-1] ^ 1])
                 sink.sendall(data)
                 budget = None if budget is None else budget - len(data)
         for end in (source, sink):

@@ -153,10 +153,10 @@ def test_a_source_that_fails_half_way_leaves_nothing(repo: Repo, tmp_path: Path)
 
     def cut() -> Iterator[bytes]:
         yield pack[:40]
-        raise ConnectionError("the host is gone")
+        raise ConnectionResetError("the host is gone")
 
     before = objects(repo)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionResetError):
         repo.take_pack(cut(), MANY)
     assert objects(repo) == before
 

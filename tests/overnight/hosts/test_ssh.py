@@ -68,6 +68,39 @@ class TestSshHost(HostContract, FullConnectionContract):
         host.close()
         relay.close()
 
+    def test_a_byte_altered_on_the_way_is_an_error(self, sshd: Sshd) -> None:
+        relay = Relay(sshd.port, lambda: 1_000_000)
+        host = SshHost(dataclasses.replace(sshd.address(), port=relay.port), patience_s=0)
+        assert read_all(host.open("exec echo in")) == b"in\n"
+        relay.spoils = True
+        with pytest.raises(HostError) as raised:
+            read_all(host.open("exec echo in"), 10)
+        assert raised.value.failure.kind == "host-unreachable"
+        host.close()
+        relay.close()
+
+
+class TestCiphers:
+    @pytest.mark.parametrize(
+        ("offered", "taken"),
+        [
+            (None, "aes128-gcm@openssh.com"),
+            ("chacha20-poly1305@openssh.com,aes256-ctr,aes256-gcm@openssh.com", "aes256-gcm@openssh.com"),
+            ("chacha20-poly1305@openssh.com,aes192-ctr,aes128-ctr", "aes128-ctr"),
+            ("aes256-cbc", "aes256-cbc"),
+        ],
+    )
+    def test_gcm_is_taken_where_it_is_and_a_server_without_it_serves(
+        self, tmp_path: Path, offered: str | None, taken: str
+    ) -> None:
+        options = ["LogLevel DEBUG1", *([f"Ciphers {offered}"] if offered else [])]
+        with serving(tmp_path, *options) as server:
+            host = SshHost(server.address())
+            assert read_all(host.open("exec echo in")) == b"in\n"
+            host.close()
+            for way in ("client->server", "server->client"):
+                assert f"kex: {way} cipher: {taken} " in server.log.read_text()
+
 
 class TestForward:
     def test_nobody_listens_before_and_after(self, host: SshHost) -> None:
