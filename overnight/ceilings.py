@@ -15,7 +15,7 @@ SHORTEST_S, LONGEST_S = 60, 86_400
 
 
 class Ceiling(Entry):
-    """None is no limit. An agent asks one request at a time, so runs at once are requests at once."""
+    """None is no limit. A run stands for one request at a time; an agent with sub-agents may ask more."""
 
     concurrent: Whole | None = Field(None, description="Requests at the same time")
     requests: Whole | None = Field(None, description="Requests within any `per_s` seconds")
