@@ -6,10 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from overnight.choice import Number, Whole
 from overnight.facts import Entry
 
-# strict: pydantic takes true for 1, and "4" for 4
-Whole = Annotated[int, Field(ge=1, strict=True)]
 # as short and as long as a lease of Prefect can be (3.8.8)
 SHORTEST_S, LONGEST_S = 60, 86_400
 
@@ -19,7 +18,7 @@ class Ceiling(Entry):
 
     concurrent: Whole | None = Field(None, description="Requests at the same time")
     requests: Whole | None = Field(None, description="Requests within any `per_s` seconds")
-    per_s: Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S, strict=True)] = Field(
+    per_s: Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S), Number] = Field(
         SHORTEST_S, description="The window of `requests`, in seconds: a minute to a day"
     )
 

@@ -19,6 +19,7 @@ def _no_boolean(value: object) -> object:
 
 # bounds come first: behind a validator pydantic leaves them out of the JSON schema, and so a form would allow anything
 Number = BeforeValidator(_no_boolean)
+Whole = Annotated[int, Field(ge=1), Number]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Number]
 
 

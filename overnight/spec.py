@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from overnight.ceilings import Ceilings
-from overnight.choice import Number, Positive, RouteChoice, drawn, listed
+from overnight.choice import Number, Positive, RouteChoice, Whole, drawn, listed
 from overnight.failures import BadInput
 from overnight.handover import Deliver, Guards
 from overnight.lockfile import suggest
@@ -40,7 +40,6 @@ Peak = Literal["allow", "avoid"]
 AUTHOR = "overnight <overnight@localhost>"
 Name = Annotated[str, AfterValidator(_name)]
 Argument = Annotated[str, AfterValidator(_no_option)]
-Whole = Annotated[int, Field(ge=1), Number]
 
 
 class _Entry(BaseModel):

@@ -27,6 +27,7 @@ GROUPS = (
         "carry",
         "sampler",
         "facts",
+        "choice",
         "ceilings",
         "gauge",
         "tariff",
@@ -36,7 +37,7 @@ GROUPS = (
         "clock",
     ),
     ("lockfile", "route", "handle", "keyshape", "redact"),
-    ("errands", "layers", "routeenv", "wire", "handover", "choice", "spec", "transcript", "yamlfile", "peak", "meter"),
+    ("errands", "layers", "routeenv", "wire", "handover", "spec", "transcript", "yamlfile", "peak", "meter"),
     (
         "caps",
         "launch",

@@ -94,11 +94,11 @@ class TestVariables:
     def test_they_are_filled_in_everywhere_else(self, tmp_path: Path) -> None:
         data = changed("tasks/0", {"id": "t", "instruction": "Print ${WHO}", "verify": "test ${WHO}", "base": "${WHO}"})
         data["hosts"]["box"] |= {"port": "${PORT}", "path": ["/${WHO}/bin"]}
-        data["defaults"]["verify"] = "${WHO}"
-        batch = load([written(tmp_path, data)], {"WHO": "me", "PORT": "2222"})
+        data["defaults"]["verify"], data["providers"] = "${WHO}", {"zai": {"concurrent": "${MOST}"}}
+        batch = load([written(tmp_path, data)], {"WHO": "me", "PORT": "2222", "MOST": "3"})
         assert (batch.tasks[0].base, batch.hosts["box"].port, batch.hosts["box"].path) == ("me", 2222, ("/me/bin",))
         assert (batch.tasks[0].instruction, batch.tasks[0].verify) == ("Print ${WHO}", "test ${WHO}")
-        assert batch.tasks[2].verify == "${WHO}"
+        assert (batch.tasks[2].verify, batch.providers["zai"].concurrent) == ("${WHO}", 3)
 
     def test_what_they_hold_is_not_filled_in_again(self, tmp_path: Path) -> None:
         data = changed("defaults/base", "${A}")
@@ -129,6 +129,8 @@ REFUSED: list[tuple[str, Any, str, str, str]] = [
     ("schema", 2, "schema", "Input should be 1", "README"),
     ("schema", True, "schema", "is true or false", "README"),
     ("hosts/box/adress", "x", "hosts.box.adress", "unknown key", "Did you mean address?"),
+    ("providers", {"zai": {"concurrent": "few"}}, "providers.zai.concurrent", "valid integer", "whole number"),
+    ("providers", {"zai": {"each_key": {"per_s": 5}}}, "providers.zai.each_key.per_s", "equal to 60", "README"),
     ("hosts/box/slots", 0, "hosts.box.slots", "greater than or equal to 1", "README"),
     ("hosts/box/slots", True, "hosts.box.slots", "is true or false", "README"),
     ("hosts/box/port", "ssh", "hosts.box.port", "valid integer", "whole number"),

@@ -38,7 +38,14 @@ def test_one_key_comes_to_no_more_than_the_smaller_number(in_all: int | None, ea
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"concurrent": 0}, {"concurrent": True}, {"concurrent": "4"}, {"requests": 1.5}, {"per_s": 59}, {"per_s": 86_401}],
+    [
+        {"concurrent": 0},
+        {"concurrent": True},
+        {"concurrent": "few"},
+        {"requests": 1.5},
+        {"per_s": 59},
+        {"per_s": 86_401},
+    ],
 )
 def test_a_number_is_a_number(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
