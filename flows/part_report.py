@@ -1,4 +1,4 @@
-"""How the flow run of one task hands its report to the batch that waits for it: by an artifact."""
+"""How the flow run of one task is called, and hands its report to the batch that waits for it: by an artifact."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ REPORT = "overnight-report"
 """Type of the artifact."""
 
 LATE_S, LOOK_S = 90.0, 3.0
+
+
+def part_run_name(batch: str, task: str, attempt: int) -> str:
+    """What Prefect's pages call the flow run of an attempt."""
+    return f"batch {batch} / {task}" + (f" #{attempt}" if attempt > 1 else "")
 
 
 async def hand_over(report: BatchReport, child: UUID) -> None:

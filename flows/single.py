@@ -19,7 +19,7 @@ from blocks.task_form import TaskForm
 from flows.attempts import begun_before, carry_out, end_state, in_slots
 from flows.cancel import finish
 from flows.limits import rooms
-from flows.part_report import hand_over
+from flows.part_report import hand_over, part_run_name
 from flows.prepare import check_forges, checked, record, state_directory
 from overnight import batchfile, layers, lockfile
 from overnight.ceilings import Ceilings
@@ -35,11 +35,11 @@ _ROUTES = choices(layers.in_use(None, os.environ))
 
 
 def _named() -> str:
-    """`batch tonight / fix-parser`, or the task's own name when it belongs to no batch."""
+    """`batch tonight / fix-parser #2`, or the task's own name when it belongs to no batch."""
     given: dict[str, Any] = flow_run.parameters
     name = given.get("name") or name_from(given.get("instruction", ""))
     batch = re.sub(r"-\d{8}-\d{6}-[0-9a-f]{4}$", "", given.get("part_of", ""))
-    return f"batch {batch} / {name}" if batch else str(name)
+    return part_run_name(batch, name, given.get("attempt", 1)) if batch else str(name)
 
 
 @flow(name="single", flow_run_name=_named, on_cancellation=[finish])

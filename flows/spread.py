@@ -34,7 +34,7 @@ from pydantic import BaseModel
 
 from flows.attempts import carry_out
 from flows.conduct import Conductor
-from flows.part_report import late_report, report_of
+from flows.part_report import late_report, part_run_name, report_of
 from flows.patience import patiently
 from flows.private_server import OutOfReach
 from overnight.decisions import Start
@@ -172,7 +172,7 @@ class Children:
             run_deployment,
             UNIT,
             parameters=parameters,
-            flow_run_name=f"batch {night.batch.name} / {task.id}",
+            flow_run_name=part_run_name(night.batch.name, task.id, attempt),
             tags=sorted(tags_of([task.route])),
             idempotency_key=_key(night, task, attempt, launch),
             timeout=0,

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psutil
 import pytest
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from flows.limits import key_limit, provider_limit, requests_limit
 from overnight.breaker import BreakerFile
@@ -174,6 +175,9 @@ def test_the_batch_chooses_the_route_of_each_attempt_and_each_is_a_flow_run(up: 
         ("moves.1", "rehearsal", "failed", "auth-rejected"),
         ("moves.2", "spare", "succeeded", None),
     ]
+    named = FlowRunFilterName(like_="batch moved / ")
+    runs = up.call(methodcaller("read_flow_runs", flow_run_filter=FlowRunFilter(name=named)))
+    assert {run.name for run in runs} == {"batch moved / moves", "batch moved / moves #2"}
     found = report(up, "moved")
     [passed] = found["runs"][1]["passed_over"]
     assert (passed["route"]["provider"], passed["because"]) == ("rehearsal", "shut")
