@@ -34,7 +34,7 @@ SESSIONS: Sessions | str = Sessions(
 
 _RETRY = re.compile(r"Reconnecting\.\.\. (?:(?P<attempt>\d+)/\d+|waiting for network) \((?P<cause>.*)\)", re.DOTALL)
 _STATUS = re.compile(r"(?:unexpected status |exceeded retry limit, last status: )(?P<status>\d{3}) ")
-_NETWORK_WAITS = 6  # in a row, 90 s after the first; with unbounded_connection_retries it waits for ever
+_NETWORK_WAITS = 6  # in a row, 90 s after the first; a refused connection it gives up sooner by itself (0.169.0)
 _OUTCOME = ("aggregated_output", "exit_code", "result", "error", "status")
 _NO_TOOLS = ("agent_message", "reasoning", "error", "todo_list")
 _FORGETS = "--ephemeral"
