@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ from tasks.preflight import preflight
 from tasks.publish import publish
 from tasks.verify import verify
 
-Slot = Callable[[Night, TaskSpec], AbstractAsyncContextManager[Any]]
-"""Room for one attempt of a task: on its host, and with its provider."""
+Slot = Callable[[Night, TaskSpec, bool], AbstractAsyncContextManager[Any]]
+"""Room for one attempt of a task: on its host, and with its provider. True for one that lives: it takes it anyway."""
 
 
 async def carry_out(
@@ -161,7 +161,7 @@ def in_slots(slot: Slot) -> Carry:
     """One attempt a start, in this process, once there is room for it; what lives already takes its room anyway."""
 
     async def carry(night: Night, task: TaskSpec, start: Start, conductor: Conductor) -> list[RunReport]:
-        async with nullcontext() if start.adopted else slot(night, task):
+        async with slot(night, task, start.adopted):
             if not start.adopted and conductor.against(task) is not None:
                 return []
             run_id = f"{night.ledger.batch_id}.{task.id}.{start.attempt}"

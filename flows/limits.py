@@ -104,17 +104,20 @@ class Room:
         self._paces: dict[str, asyncio.Task[tuple[str, Pace]]] = {}
 
     @asynccontextmanager
-    async def slot(self, night: Night, task: TaskSpec) -> AsyncIterator[None]:
-        """Waits until all are free; a task that shall end waits no longer, and what already runs needs no slot."""
+    async def slot(self, night: Night, task: TaskSpec, adopted: bool) -> AsyncIterator[None]:
+        """Waits until all are free; a task that shall end waits no longer, and one that already runs never."""
         host, provider = task.route.host, task.route.provider
         if self._inherits is None:
             self._inherits = asyncio.create_task(_inherits_until(night))
-        inherits_until = await self._inherits  # asked once, before any run of this start lives
+        inherits_until = await self._inherits  # asked once, before any run of this start lives or has ended
         await self._ready(host_limit(host), night.batch.hosts[host].slots, exactly=True)
         if provider not in self._paces:
             self._paces[provider] = asyncio.create_task(self._pace(night, provider))
         of_key, pace = await self._paces[provider]
         names = (host_limit(host), provider_limit(provider), of_key)
+        if adopted:
+            yield
+            return
         await pace.start(lambda: night.wish(task.id) is None, partial(night.tell, task.id, "queue"))
         spare = self._spare.setdefault(names, [])
         lease = spare.pop() if spare else await self._taken(night, task, names, inherits_until)

@@ -149,8 +149,8 @@ def standing_in(room: Room) -> Carry:
     Prefect's slots are asked for where the table speaks of them: each new pair of limits costs a client and a thread.
     """
 
-    def slot(night: Night, task: TaskSpec) -> AbstractAsyncContextManager[None]:
-        return room.slot(night, task) if task.route.host == "roomy" else nullcontext()
+    def slot(night: Night, task: TaskSpec, adopted: bool = False) -> AbstractAsyncContextManager[None]:
+        return room.slot(night, task, adopted) if task.route.host == "roomy" else nullcontext()
 
     real = in_slots(slot)
 

@@ -42,16 +42,28 @@ night = SimpleNamespace(
 )
 task = SimpleNamespace(id="t", route=SimpleNamespace(host="box", provider="p"))
 
+async def before(room):
+    pass
+
 @flow
 async def hold():
     async with rooms() as room:
+        await before(room)
         for _ in range(int(sys.argv[1])):
-            async with room.slot(night, task):
+            async with room.slot(night, task, adopted=False):
                 print("held", flush=True)
                 await asyncio.to_thread(sys.stdin.readline)
 
 asyncio.run(hold())
 """
+RESUMED = HOLDER.replace(
+    "    pass\n",
+    """    living = {"t"}
+    night.ledger.living = living.copy
+    async with room.slot(night, task, adopted=True):
+        living.clear()
+""",
+)
 LATE = f"""
 import asyncio
 from prefect.client.orchestration import PrefectClient
@@ -144,6 +156,18 @@ def test_a_slot_that_is_granted_late_is_not_lost(server: PrivateServer, here: Sm
         goes_on(process)
         assert process.wait(60) == 0
     assert taken(server) == 0
+
+
+def test_a_resumed_batch_waits_for_no_slot_of_its_killed_start_also_when_all_that_lived_has_ended(
+    server: PrivateServer, here: Small
+) -> None:
+    with holder(server, here) as other:
+        assert says(other) == "held"
+        with holder(server, here, program=RESUMED) as resumed:
+            assert says(resumed) == "held"
+            for each in (resumed, other):
+                goes_on(each)
+                assert each.wait(60) == 0
 
 
 def test_a_limit_that_somebody_sets_to_0_lets_nothing_start(server: PrivateServer, here: Small) -> None:

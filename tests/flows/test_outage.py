@@ -74,7 +74,7 @@ def carried_out(evening: Evening, *tasks: TaskSpec) -> tuple[list[RunReport], li
     room = asyncio.Semaphore(1)
 
     @asynccontextmanager
-    async def slot(_night: Night, task: TaskSpec) -> AsyncIterator[None]:
+    async def slot(_night: Night, task: TaskSpec, _adopted: bool) -> AsyncIterator[None]:
         async with room:
             held.append(task.id)
             yield
