@@ -64,7 +64,7 @@ class Small:
     def run(self, *args: str | Path, **env: str) -> Done:
         return finished(self.start(*args, **env))
 
-    def found(self, pattern: str, timeout_s: float = 60) -> Path:
+    def found(self, pattern: str, timeout_s: float = 180) -> Path:
         """The first file of the state directory that fits, once it is there."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

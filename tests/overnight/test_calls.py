@@ -23,7 +23,9 @@ SLEEP = ["/bin/sleep", "60"]
 
 
 def serving() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if p.cmdline()[-1:] == ["serve"]]
+    return [
+        p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE and p.cmdline()[-1:] == ["serve"]
+    ]
 
 
 def server() -> psutil.Process:
