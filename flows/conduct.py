@@ -10,10 +10,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from prefect import get_run_logger
+from prefect.runtime import flow_run
 
 from flows.limits import ceilings
+from flows.part_report import say_through
 from flows.refusals import refusal
 from overnight.again import is_settled
 from overnight.breaker import Breaker, BreakerFile
@@ -44,7 +47,7 @@ class Conductor:
     """One batch. `decided` is called with the last attempt of each task, as it comes to its end.
 
     Args:
-        elsewhere: Attempts are carried out by other workers; here nobody hears when they first come through.
+        elsewhere: Attempts are carried out by other workers.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Conductor:
         self._began = time.monotonic()
         self._clock = Clock.of(os.environ)
         self._loop = asyncio.get_running_loop()
+        self._flow_run_id = UUID(flow_run.id)  # asked here: what hears a run has another context
         self._woken = asyncio.Event()
         # the batch that handed a part out judges by the outcome; counted by both, one failure would be two
         self._file = BreakerFile(night.ledger.directory if night.ledger.is_part else night.ledger.state)
@@ -74,7 +78,6 @@ class Conductor:
             concurrent=_at_once(night),
             deadline=self.deadline,
             breakers=self._file.news(),
-            canaries=not elsewhere,
         )
         self._noted = dict(self.schedule.breakers)
 
@@ -274,11 +277,14 @@ class Conductor:
 
     def _came_through(self, task_id: str) -> None:
         """Called in the thread that follows the run."""
-        self._loop.call_soon_threadsafe(self._spoke, task_id)
+        self._loop.call_soon_threadsafe(self.spoke, task_id)
 
-    def _spoke(self, task_id: str) -> None:
+    def spoke(self, task_id: str) -> None:
+        """The first good event of a run was heard."""
         self.schedule.spoke(task_id, self._clock.now())
         self._woken.set()
+        if self.night.ledger.is_part:
+            self._told = asyncio.create_task(say_through(self._flow_run_id))
 
     def _stopped(self, task_id: str, each: asyncio.Task[None]) -> None:
         del self._running[task_id]

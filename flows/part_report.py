@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -13,11 +14,15 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.patience import patiently
+from flows.private_server import OutOfReach
 from overnight.night import now
 from overnight.report import BatchReport
 
 REPORT = "overnight-report"
 """Type of the artifact."""
+
+THROUGH = "came-through"
+"""Tag of a flow run whose agent has had its first good answer."""
 
 LATE_S, LOOK_S = 90.0, 3.0
 
@@ -37,6 +42,14 @@ async def hand_over(report: BatchReport, child: UUID) -> None:
             await client.create_artifact(handed)
 
     await patiently(create)
+
+
+async def say_through(child: UUID) -> None:
+    """Tell the batch that the attempt of flow run `child` came through: others may follow it on its route."""
+    async with get_client() as client:
+        with suppress(OutOfReach):  # it waits for a while, or for the end of the run, and goes on without
+            run = await client.read_flow_run(child)
+            await client.update_flow_run(child, tags=sorted({*run.tags, THROUGH}))
 
 
 async def report_of(child: UUID) -> BatchReport | None:

@@ -9,7 +9,7 @@ so nothing is done twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +34,7 @@ from pydantic import BaseModel
 
 from flows.attempts import carry_out
 from flows.conduct import Conductor
-from flows.part_report import late_report, part_run_name, report_of
+from flows.part_report import THROUGH, late_report, part_run_name, report_of
 from flows.patience import patiently
 from flows.private_server import OutOfReach
 from overnight.decisions import Start
@@ -111,7 +111,9 @@ class _Child:
     run: FlowRun
     slots: AsyncExitStack
     ended: asyncio.Future[FlowRun | None]
+    spoke: Callable[[], None]
     asked_to_end: bool = False
+    through: bool = False
 
 
 class Children:
@@ -150,7 +152,7 @@ class Children:
                 return []
             while True:
                 child = child or await self._launch(night, task, attempt, launch)
-                ended = await self._ended(task.id, child, slots)
+                ended = await self._ended(task.id, child, slots, partial(conductor.spoke, task.id))
                 report = await patiently(partial(report_of, child.id))
                 if report is None and ended and ended.start_time and night.wish(task.id) == "cancel":
                     report = await late_report(child.id)
@@ -181,8 +183,10 @@ class Children:
         night.tell(task.id, "dispatch", f"flow run {url_for(child)}")
         return child
 
-    async def _ended(self, task_id: str, child: FlowRun, slots: AsyncExitStack) -> FlowRun | None:
-        waiting = _Child(task_id, child, slots, asyncio.get_running_loop().create_future())
+    async def _ended(
+        self, task_id: str, child: FlowRun, slots: AsyncExitStack, spoke: Callable[[], None]
+    ) -> FlowRun | None:
+        waiting = _Child(task_id, child, slots, asyncio.get_running_loop().create_future(), spoke)
         self._waiting[child.id] = waiting
         try:
             either: set[asyncio.Future[Any]] = {waiting.ended} | ({self._watcher} if self._watcher else set())
@@ -229,6 +233,9 @@ class Children:
                 child.ended.set_result(None)
                 continue
             child.run = seen[run_id]
+            if THROUGH in child.run.tags and not child.through:
+                child.through = True
+                child.spoke()
             state = child.run.state
             if state is None:
                 continue

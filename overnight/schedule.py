@@ -29,7 +29,6 @@ class Schedule:
     Args:
         slots: Runs at a time by host; `concurrent` by provider, where there is such a limit.
         deadline: Nothing starts from this moment on.
-        canaries: False where nobody hears when a run first comes through: then only half-open breakers have one.
     """
 
     def __init__(
@@ -41,7 +40,6 @@ class Schedule:
         concurrent: Mapping[str, int] | None = None,
         deadline: float | None = None,
         breakers: Mapping[str, Breaker] | None = None,
-        canaries: bool = True,
     ) -> None:
         in_turn = sorted(tasks, key=lambda task: -task.priority)
         self._tasks = {task.id: Task(task, task.ordered(batch_id)) for task in in_turn}
@@ -49,7 +47,6 @@ class Schedule:
         self._slots = slots
         self._concurrent = concurrent or {}
         self._deadline = deadline
-        self._with_canaries = canaries
         self.breakers = dict(breakers or {})
         self._shut: dict[Route, Failure] = {}
         self.avoided: dict[Route, float] = {}  # nothing is to start on a route before its moment
@@ -269,7 +266,7 @@ class Schedule:
             return None, True, None
         out = self._canaries.get(keys(route)[0])
         silent = out is not None and now >= out[1] + CANARY_S
-        return None, self._with_canaries and not both[0].trusted(now) and not silent, None
+        return None, not both[0].trusted(now) and not silent, None
 
     def _busy(self, route: Route, *, canary: bool, now: float) -> bool:
         asking = self._asking[route.provider]

@@ -51,7 +51,7 @@ async def test_a_fault_of_the_watcher_ends_the_waiting(monkeypatch: pytest.Monke
     mine = children()
     with pytest.raises(LookupError, match="ours"):
         async with asyncio.timeout(60), mine.watched(night()):
-            await mine._ended("a", FlowRun(id=uuid4(), flow_id=uuid4()), AsyncExitStack())
+            await mine._ended("a", FlowRun(id=uuid4(), flow_id=uuid4()), AsyncExitStack(), lambda: None)
 
 
 async def test_the_end_of_one_task_is_asked_of_its_flow_run_alone_and_once() -> None:
@@ -61,7 +61,7 @@ async def test_the_end_of_one_task_is_asked_of_its_flow_run_alone_and_once() -> 
     )
     runs = {name: FlowRun(id=uuid4(), flow_id=uuid4(), state=Running()) for name in "ab"}
     async with AsyncExitStack() as slots:
-        waiting = [asyncio.ensure_future(mine._ended(name, run, slots)) for name, run in runs.items()]
+        waiting = [asyncio.ensure_future(mine._ended(name, run, slots, lambda: None)) for name, run in runs.items()]
         await asyncio.sleep(0)  # they begin to wait
         server = Server(*runs.values())
         for _ in range(2):
@@ -76,7 +76,7 @@ async def test_a_flow_run_that_waits_for_a_person_leaves_its_place_to_others() -
     run = FlowRun(id=uuid4(), flow_id=uuid4(), state=Running())
     async with AsyncExitStack() as slots:
         await slots.enter_async_context(place)
-        waiting = asyncio.ensure_future(mine._ended("a", run, slots))
+        waiting = asyncio.ensure_future(mine._ended("a", run, slots, lambda: None))
         await asyncio.sleep(0)  # it begins to wait
         server = Server(run)
         await mine._look(cast(PrefectClient, server), night())

@@ -15,6 +15,7 @@ import pytest
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from flows.limits import key_limit, provider_limit, requests_limit
+from flows.part_report import THROUGH
 from overnight.breaker import BreakerFile
 from overnight.redact import fingerprint
 from overnight.rehearsal.faults import Fault, FaultKind
@@ -185,6 +186,16 @@ def test_the_batch_chooses_the_route_of_each_attempt_and_each_is_a_flow_run(up: 
     assert (passed["route"]["provider"], passed["because"]) == ("rehearsal", "shut")
     assert {route["provider"]: route["state"] for route in found["routes"]} == {"rehearsal": "shut", "spare": "open"}
     assert sorted(path.name for path in (up.state / "parts" / found["batch_id"]).iterdir()) == ["moves", "moves+2"]
+
+
+def test_the_first_on_a_new_route_runs_alone_until_its_worker_has_heard_an_answer(up: Served) -> None:
+    route = {"host": "box", "harness": "scripted", "provider": "rehearsal", "model": "rehearsal-small"}
+    path = batch_file(up, "alone", [{**task, "route": route} for task in tasks(SLOW, 2)])
+    assert words(up.ended(up.start("batch/batch", files=[str(path)]), 400)) == "Completed: 2 succeeded"
+    named = FlowRunFilter(name=FlowRunFilterName(like_="batch alone / "))
+    first, second = sorted(up.call(methodcaller("read_flow_runs", flow_run_filter=named)), key=lambda run: run.created)
+    assert THROUGH in first.tags
+    assert first.start_time < second.created < first.end_time, "it came after the answer, and not after the end"
 
 
 def test_the_next_attempt_is_told_what_the_check_said(up: Served) -> None:
