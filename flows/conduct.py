@@ -70,6 +70,7 @@ class Conductor:
         self._runs: dict[str, list[RunReport]] = {}
         self._fault: BaseException | None = None
         self._look_at = 0.0
+        self._told: asyncio.Task[None] | None = None
         self.deadline = _deadline(night)
         self.schedule = Schedule(
             night.batch.tasks,

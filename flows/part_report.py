@@ -46,8 +46,8 @@ async def hand_over(report: BatchReport, child: UUID) -> None:
 
 async def say_through(child: UUID) -> None:
     """Tell the batch that the attempt of flow run `child` came through: others may follow it on its route."""
-    async with get_client() as client:
-        with suppress(OutOfReach):  # it waits for a while, or for the end of the run, and goes on without
+    with suppress(OutOfReach):  # it waits for a while, or for the end of the run, and goes on without
+        async with get_client() as client:
             run = await client.read_flow_run(child)
             await client.update_flow_run(child, tags=sorted({*run.tags, THROUGH}))
 
