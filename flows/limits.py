@@ -8,6 +8,7 @@ on to its next task for a while before it gives it back.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +34,12 @@ _LEASE_S = 60.0
 # another batch gets its turn after this long, and a slot nobody here wants goes back at once
 _HAND_ON_S = 60.0
 _UNWANTED_S = 0.3
+
+
+# what it writes as an error for each refusal, whoever asked is told as well (3.8.8)
+logging.getLogger("prefect._internal.concurrency").addFilter(
+    lambda record: "ConcurrencySlotAcquisitionWithLeaseService" not in record.getMessage()
+)
 
 
 def host_limit(host: str) -> str:
