@@ -34,8 +34,6 @@ _LEASE_S = 60.0
 # another batch gets its turn after this long, and a slot nobody here wants goes back at once
 _HAND_ON_S = 60.0
 _UNWANTED_S = 0.3
-
-
 # what it writes as an error for each refusal, whoever asked is told as well (3.8.8)
 logging.getLogger("prefect._internal.concurrency").addFilter(
     lambda record: "ConcurrencySlotAcquisitionWithLeaseService" not in record.getMessage()
@@ -117,14 +115,14 @@ class Room:
         if self._inherits is None:
             self._inherits = asyncio.create_task(_inherits_until(night))
         inherits_until = await self._inherits  # asked once, before any run of this start lives or has ended
-        await self._ready(host_limit(host), night.batch.hosts[host].slots, exactly=True)
         if provider not in self._paces:
             self._paces[provider] = asyncio.create_task(self._pace(night, provider))
-        of_key, pace = await self._paces[provider]
-        names = (host_limit(host), provider_limit(provider), of_key)
-        if adopted:
+        if adopted:  # and waits for nothing that Prefect has to answer
             yield
             return
+        await self._ready(host_limit(host), night.batch.hosts[host].slots, exactly=True)
+        of_key, pace = await self._paces[provider]
+        names = (host_limit(host), provider_limit(provider), of_key)
         await pace.start(lambda: night.wish(task.id) is None, partial(night.tell, task.id, "queue"))
         spare = self._spare.setdefault(names, [])
         lease = spare.pop() if spare else await self._taken(night, task, names, inherits_until)
