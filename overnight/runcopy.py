@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from overnight.events import Output
-from overnight.frames import CHUNK_BYTES
 from overnight.redact import Mask
 
 Stream = Literal["out", "err"]
 STREAMS: tuple[Stream, Stream] = ("out", "err")
 
-
 TOLD_BYTES = 4_194_304
+REPLAY_BYTES = 262_144
 _GAPS = "gaps.jsonl"
 
 
@@ -75,7 +74,7 @@ class RunCopy:
             at = 0
             with open(self.directory / stream, "rb") as file:
                 for begin, end in [(gap.begin, gap.end) for gap in holes] + [(None, 0)]:
-                    while data := file.read(CHUNK_BYTES if begin is None else min(CHUNK_BYTES, begin - at)):
+                    while data := file.read(REPLAY_BYTES if begin is None else min(REPLAY_BYTES, begin - at)):
                         yield Output(stream, at, data)
                         at += len(data)
                     at = file.seek(end) if begin is not None else at

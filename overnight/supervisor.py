@@ -48,7 +48,7 @@ FOLLOW_TICK_RUN_S = 0.0024  # each run adds so much: many looks a second at many
 FOLLOW_BEAT_S = 5.0
 FOLLOW_DEAF_S = 90
 SERVE_WINDOW_BYTES = 2_097_152
-PIPE_BYTES = 262_144
+READ_BYTES = 262_144
 NEWLINE = 10
 CHUNK_BYTES = 65536
 KEPT_HEAD_BYTES = 262_144
@@ -840,7 +840,7 @@ class Followed:
             self.told, self.told_at = state, now
             send({"k": "s", "state": state, **self.key, **self._vital(now)})
         sent = [self._copy(name) for name in ("out", "err")]
-        self.more = max(sent) == CHUNK_BYTES or (any(sent) and state in FINAL)
+        self.more = max(sent) == READ_BYTES or (any(sent) and state in FINAL)
         if any(sent) or state not in FINAL:  # the state was read before the bytes, so nothing can come after it
             return True
         send({"k": "end", "why": why, "exit": self.run.read("exit.json"), **self.key, **self._vital(now)})
@@ -883,7 +883,7 @@ class Followed:
         except OSError:
             return 0
         try:
-            data = os.pread(fd, CHUNK_BYTES, at)
+            data = os.pread(fd, READ_BYTES, at)
         finally:
             os.close(fd)
         gone = self._gone().get(name, 0) if data else 0  # after the read: the record comes before the hole
@@ -1160,7 +1160,7 @@ class Served:
 
     def heard(self, ear: int) -> None:
         stream = self.ears[ear]
-        data = os.read(ear, PIPE_BYTES)
+        data = os.read(ear, READ_BYTES)
         if stream == "out":
             self.room -= len(data)
         if not data:
@@ -1189,7 +1189,7 @@ def widen(pipe: int) -> None:
     """
     if sys.platform.startswith("linux"):
         try:
-            fcntl.fcntl(pipe, 1031, PIPE_BYTES)  # F_SETPIPE_SZ, which the library names since 3.10
+            fcntl.fcntl(pipe, 1031, READ_BYTES)  # F_SETPIPE_SZ, which the library names since 3.10
         except OSError:
             return
 

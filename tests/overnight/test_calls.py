@@ -16,7 +16,7 @@ from overnight.failures import HostError
 from overnight.hosts.local import LocalHost
 from overnight.hosts.protocol import Channel
 from overnight.remote import Remote
-from overnight.supervisor import PIPE_BYTES, SERVE_WINDOW_BYTES
+from overnight.supervisor import READ_BYTES, SERVE_WINDOW_BYTES
 from tests.sshd import wait_until
 
 SLEEP = ["/bin/sleep", "60"]
@@ -52,7 +52,7 @@ def test_a_call_that_nobody_reads_stops_itself_and_no_other(remote: Remote) -> N
     assert len(endless.recv(1, 5)) == 1
     time.sleep(0.5)
     assert remote.execute(["/bin/echo", "me too"]).out == b"me too\n"
-    assert 0 < len(endless.recv(10 * SERVE_WINDOW_BYTES, 5)) <= PIPE_BYTES
+    assert 0 < len(endless.recv(10 * SERVE_WINDOW_BYTES, 5)) <= READ_BYTES
     endless.close()
 
 
@@ -63,10 +63,10 @@ def test_a_host_sends_ahead_what_there_is_room_for_and_no_more(remote: Remote, t
     little, much = tmp_path / "little", tmp_path / "much"
     first = writing(SERVE_WINDOW_BYTES - 1000, little)
     wait_until(little.exists)
-    second = writing(SERVE_WINDOW_BYTES + 2 * PIPE_BYTES, much)
+    second = writing(SERVE_WINDOW_BYTES + 2 * READ_BYTES, much)
     time.sleep(0.5)
     assert not much.exists()
-    assert sum(map(len, iter(lambda: second.recv(100_000, 10), b""))) == SERVE_WINDOW_BYTES + 2 * PIPE_BYTES
+    assert sum(map(len, iter(lambda: second.recv(100_000, 10), b""))) == SERVE_WINDOW_BYTES + 2 * READ_BYTES
     assert much.exists()
     for channel in (first, second):
         channel.close()
@@ -75,7 +75,7 @@ def test_a_host_sends_ahead_what_there_is_room_for_and_no_more(remote: Remote, t
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells and sets the size of a pipe")
 def test_the_pipe_of_a_call_holds_what_one_read_takes(remote: Remote) -> None:
     said = remote.execute([sys.executable, "-c", "import fcntl; print(fcntl.fcntl(1, fcntl.F_GETPIPE_SZ))"])
-    assert int(said.out) == PIPE_BYTES
+    assert int(said.out) == READ_BYTES
 
 
 def test_what_is_read_slowly_comes_whole(remote: Remote) -> None:
