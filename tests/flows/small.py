@@ -76,6 +76,24 @@ class Small:
     def git(self, *args: str) -> str:
         return git(self.repo, *args)
 
+    def server(self) -> list[psutil.Process]:
+        """The processes of its private Prefect server."""
+        started = json.loads((self.state / "prefect" / "server.json").read_text())
+        server = psutil.Process(started["pid"])
+        return [*server.children(recursive=True), server]
+
+    @contextmanager
+    def mute_server(self) -> Iterator[None]:
+        """Its private Prefect server hears meanwhile, and answers nothing."""
+        away = self.server()
+        for each in away:
+            each.suspend()
+        try:
+            yield
+        finally:
+            for each in away:
+                each.resume()
+
     def left(self) -> list[list[str]]:
         """Processes that name this world's folder; nobody may be there once a batch is over."""
         mark = str(self.directory)

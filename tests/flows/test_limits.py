@@ -60,8 +60,12 @@ RESUMED = HOLDER.replace(
     "    pass\n",
     """    living = {"t"}
     night.ledger.living = living.copy
+    print("finds", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
     async with room.slot(night, task, adopted=True):
         living.clear()
+        print("follows", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
 """,
 )
 LATE = f"""
@@ -105,12 +109,20 @@ def holder(
     slots: int = 1,
     asked: Ceilings = Ceilings(),  # noqa: B008  # frozen
     further: int = 0,
+    errors: int | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """A batch that takes a slot `times` times, one after the other, and says so each time."""
     env = {**server.environment(here.env), "PREFECT_LOGGING_LEVEL": "ERROR"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT, "env": env}
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": errors,
+        "text": True,
+        "cwd": ROOT,
+        "env": env,
+    }
     words = [sys.executable, "-c", program, str(times), key, str(slots), asked.model_dump_json(), str(further)]
-    with subprocess.Popen(words, **pipes) as process:  # type: ignore[call-overload]  # as it names them
+    with subprocess.Popen(words, **pipes, text=True, cwd=ROOT, env=env) as process:  # type: ignore[call-overload]  # as it names them
         try:
             yield process
         finally:
@@ -164,22 +176,41 @@ def test_a_resumed_batch_waits_for_no_slot_of_its_killed_start_also_when_all_tha
     with holder(server, here) as other:
         assert says(other) == "held"
         with holder(server, here, program=RESUMED) as resumed:
+            assert says(resumed) == "finds"
+            goes_on(resumed)
+            assert says(resumed) == "follows"
+            goes_on(resumed)
             assert says(resumed) == "held"
             for each in (resumed, other):
                 goes_on(each)
                 assert each.wait(60) == 0
 
 
-def test_a_limit_that_somebody_sets_to_0_lets_nothing_start(server: PrivateServer, here: Small) -> None:
+def test_a_run_that_lives_is_followed_while_prefect_answers_nothing(server: PrivateServer, here: Small) -> None:
+    with holder(server, here, program=RESUMED) as resumed:
+        assert says(resumed) == "finds"
+        with here.mute_server():
+            goes_on(resumed)
+            assert is_heard(resumed, 30)
+            assert says(resumed) == "follows"
+        for said in ("held", ""):
+            goes_on(resumed)
+            assert says(resumed) == said
+        assert resumed.wait(60) == 0
+
+
+def test_a_limit_that_somebody_sets_to_0_lets_nothing_start_and_is_no_error(server: PrivateServer, here: Small) -> None:
     with server.client() as client:
         limit = f"/v2/concurrency_limits/{provider_limit('p')}"
         client.patch(limit, json={"limit": 0}).raise_for_status()
-        with holder(server, here) as process:
+        with holder(server, here, errors=subprocess.PIPE) as process:
             assert not is_heard(process, 6)
             client.patch(limit, json={"limit": 5}).raise_for_status()
             assert says(process) == "held"
             goes_on(process)
             assert process.wait(60) == 0
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
 
 
 def test_a_killed_holder_gives_its_slot_back(server: PrivateServer, here: Small) -> None:

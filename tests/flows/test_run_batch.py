@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from flows.private_server import private_server
@@ -99,8 +98,7 @@ def test_a_prefect_api_that_goes_away_costs_pages_and_nothing_else(alone: Small)
     batch = alone.batch("alone", [{"id": "a", "instruction": script('{"sleep": 2}', f'{{"sh": "{COMMIT}"}}')}])
     process = alone.start(batch, "--json", alone.directory / "alone.json", PREFECT_CLIENT_MAX_RETRIES="0")
     alone.found("batches/alone-*/runs/*.a.1/handle.json")
-    server = psutil.Process(report(alone.state / "prefect" / "server.json")["pid"])
-    for each in (*server.children(recursive=True), server):
+    for each in alone.server():
         each.kill()
     done = finished(process)
     assert done.code == 0, done.err
@@ -118,13 +116,8 @@ def test_a_prefect_api_that_is_away_for_a_while_delays_pages_and_no_run(alone: S
         process = alone.start(alone.batch("frozen", tasks), "--json", alone.directory / "frozen.json")
         for name in "ab":
             first = alone.found(f"batches/frozen-*/runs/*.{name}.1/handle.json", 180)
-        server = psutil.Process(report(alone.state / "prefect" / "server.json")["pid"])
-        away = [server, *server.children(recursive=True)]
-        for each in away:
-            each.suspend()
-        wait_until(lambda: len(list(alone.runs.glob("*.[ab].1/exit.json"))) == 2, 120)
-        for each in away:
-            each.resume()
+        with alone.mute_server():
+            wait_until(lambda: len(list(alone.runs.glob("*.[ab].1/exit.json"))) == 2, 120)
         done = finished(process, 300)
     assert done.code == 0, done.err
     found = report(alone.directory / "frozen.json")
