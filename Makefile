@@ -56,7 +56,7 @@ test-newest: $(DEV_STAMP) ## what stands on Prefect, against its newest version 
 	@$(NEWEST)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(NEWEST)/bin/python -c "from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in ('prefect', 'fastapi', 'sqlalchemy')))"
 	@tests/provide
-	@$(NEWEST)/bin/python -m pytest -q --maxfail=10 tests/blocks tests/tasks tests/deployments tests/flows/test_single.py
+	@$(NEWEST)/bin/python -m pytest -q -n 2 --dist loadfile --maxfail=10 tests/blocks tests/tasks tests/deployments tests/flows/test_single.py
 
 check: $(DEV_STAMP) ## ruff, mypy --strict, architecture tests, our own launchers against the lock
 	@$(BIN)/ruff check .
