@@ -231,13 +231,22 @@ def test_a_budget_holds_for_what_workers_run_and_for_what_has_not_begun(up: Serv
     assert "budget.max_tokens 1 is reached" in evidence(up, "dear", 0)
 
 
-def test_what_still_runs_when_the_budget_is_used_up_is_ended_and_its_commits_come_home(up: Served) -> None:
-    two = [{"id": "quick", "instruction": QUICK}, {"id": "long", "instruction": LONG}]
-    path = batch_file(up, "used", two, budget={"max_tokens": 2 * ANSWER})
+def test_a_budget_that_runs_use_up_together_ends_them_at_their_provider_alone(up: Served) -> None:
+    other = {"id": "other", "instruction": QUICK, "route": {"provider": "spare"}}
+    budget = {"providers": {"rehearsal": {"max_tokens": 2 * ANSWER}}}
+    path = batch_file(up, "used", [*tasks(LONG, 2), other], budget=budget)
     up.ended(up.start("batch/batch", files=[str(path)]), 300)
-    assert ended(up, "used")[1] == ("long.1", "rehearsal", "cancelled", "cancelled")
-    assert "the budget of the batch asked for its end" in evidence(up, "used", 1)
-    assert up.git("log", "--format=%s", f"main..overnight/{report(up, 'used')['batch_id']}/long") == "Add greeting"
+    assert ended(up, "used") == [
+        ("t0.1", "rehearsal", "failed", "budget-limit"),
+        ("t1.1", "rehearsal", "failed", "budget-limit"),
+        ("other.1", "spare", "succeeded", None),
+    ]
+    for number in range(2):
+        assert f"budget.providers.rehearsal.max_tokens {2 * ANSWER} is reached: {2 * ANSWER} tokens of 2 attempts" in (
+            evidence(up, "used", number)
+        )
+        branch = f"overnight/{report(up, 'used')['batch_id']}/t{number}"
+        assert up.git("log", "--format=%s", f"main..{branch}") == "Add greeting"
 
 
 def test_a_failure_counts_once_on_the_breakers_of_the_state_directory(up: Served) -> None:
