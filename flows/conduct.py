@@ -33,6 +33,7 @@ from overnight.resume import resumption
 from overnight.route import Route
 from overnight.schedule import Schedule
 from overnight.spec import TaskSpec
+from overnight.stack import below_of
 from tasks.announce import breaker_opened, run_finished
 from tasks.calls import in_thread
 from tasks.skip import skip
@@ -237,8 +238,7 @@ class Conductor:
     def _prepared(self, task: TaskSpec) -> TaskSpec:
         """The task as this attempt is asked to do it: stacked on another's commits, told what the check said."""
         if task.stacked:
-            below = self._runs[task.after[0]][-1]
-            task = task.model_copy(update={"base": f"refs/overnight/{below.run_id}/head"})
+            task = task.model_copy(update={"below": below_of(task, self.night.batch.tasks, self._runs)})
         last = self._runs[task.id][-1] if self._runs[task.id] else None
         if task.feed_back and last is not None and last.failure is not None and last.verify is not None:
             told = _FEED_BACK.format(command=last.verify.command, tail=last.verify.tail.strip()[-_TAIL:])

@@ -1,4 +1,4 @@
-"""What the flow run of one attempt is given: the parameters of `single`, and its tags."""
+"""What the flow run of one attempt is given: the parameters of `single`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from overnight.below import Below
 from overnight.delivery import merges_into
 from overnight.form import choice_of
 from overnight.git import Repo
@@ -39,8 +40,14 @@ def parameters(night: Night, task: TaskSpec, attempt: int) -> dict[str, Any]:
         "attempt": attempt,
         "told": task.told,
         "resumed": _dumped(task.resumed),
+        "below": _below(night, task.below),
         "host_name": task.route.host,
     }
+
+
+def _below(night: Night, below: Below | None) -> dict[str, Any] | None:
+    """With the machine of that run, from which a worker brings what its own repository lacks."""
+    return {**below.model_dump(mode="json"), "machine": _block(night.batch.hosts[below.host])} if below else None
 
 
 def _dumped(given: BaseModel | None) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ def tags_for(budget: Budget) -> set[str]:
 
 @asynccontextmanager
 async def shared(night: Night) -> AsyncIterator[None]:
-    """While inside, an attempt of a batch with a budget tells what it uses, and knows from the first whether a cap is full.
+    """While inside, an attempt of a batch with a budget tells what it uses. It knows a cap that is full from the first.
 
     Beside the run: a server that does not answer holds nothing up, and is told later.
     """
@@ -85,7 +85,7 @@ async def _tell(child: UUID, newest: list[Reading], changed: asyncio.Event) -> N
 def heed_cap(night: Night, child: FlowRun) -> None:
     """What the batch told this attempt, whose flow run `child` is: it ends as in a batch of one process."""
     if (told := child.labels.get(_FULL)) is not None:
-        night.spending.close(Reached(**json.loads(str(told))))
+        night.spending.told_full(Reached(**json.loads(str(told))))
 
 
 async def settle(client: PrefectClient, night: Night, task: TaskSpec, run_id: str, child: FlowRun) -> None:
@@ -98,7 +98,8 @@ async def settle(client: PrefectClient, night: Night, task: TaskSpec, run_id: st
     used = tokens if isinstance(tokens, int) else None, usd if isinstance(usd, int | float) else None
     if used != (None, None):
         night.spending.hear(Reading(run_id, provider, *used))
-    found = night.spending.full(provider)
-    if found is not None and _FULL not in child.labels:
+    found, state = night.spending.full(provider), child.state
+    spends = state is not None and not state.is_final() and not state.is_paused()  # that waits for a person
+    if found is not None and spends and _FULL not in child.labels:
         await client.update_flow_run_labels(child.id, {_FULL: json.dumps(asdict(found))})
-        night.tell(task.id, "budget", f"{found}: ending it and collecting what it committed")
+        night.tell(task.id, "budget", f"told to end: {found}")

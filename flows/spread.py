@@ -214,7 +214,7 @@ class Children:
                 child.ended.set_result(None)
 
     async def _look(self, client: PrefectClient, night: Night) -> None:
-        """See how all are; end those that are to be cancelled or never got past their worker's door."""
+        """See how all are, what they used; end those that are to be cancelled or never got past their worker's door."""
         ids = [run_id for run_id, child in self._waiting.items() if not child.ended.done()]
         seen: dict[UUID, FlowRun] = {}
         for start in range(0, len(ids), _PAGE):
@@ -234,8 +234,7 @@ class Children:
             state = child.run.state
             if state is None:
                 continue
-            if not state.is_final():
-                await settle(client, night, child.task, child.run_id, child.run)
+            await settle(client, night, child.task, child.run_id, child.run)
             if state.is_final():
                 child.ended.set_result(child.run)
             elif night.wish(child.task.id) == "cancel" and not child.asked_to_end:

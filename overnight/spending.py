@@ -58,8 +58,8 @@ class Spending:
         """Count what an attempt that another worker follows has used so far, all of it; again changes nothing."""
         self._take(reading)
 
-    def close(self, found: Reached) -> None:
-        """The batch that this attempt is part of, and which alone counts the others, says that a cap of it is used up."""
+    def told_full(self, found: Reached) -> None:
+        """The batch that this attempt is part of, and which alone counts all, says that a cap of it is used up."""
         self._told = found
 
     def full(self, provider: str) -> Reached | None:

@@ -15,9 +15,9 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Paused, Running
 
-from flows.single import single
 from flows.part_given import parameters
 from flows.shared_budget import _FULL, _TOKENS
+from flows.single import single
 from flows.spread import Children, _Child
 from overnight.handover import Deliver, Guards
 from overnight.ledger import Ledger
@@ -86,17 +86,18 @@ async def test_the_end_of_one_task_is_asked_of_its_flow_run_alone_and_once() -> 
         await asyncio.gather(*waiting)
 
 
-async def test_what_flow_runs_tell_counts_once_and_each_is_told_once_of_the_cap_that_is_full(tmp_path: Path) -> None:
+async def test_what_flow_runs_tell_counts_once_and_each_that_works_is_told_once_of_a_full_cap(tmp_path: Path) -> None:
     mine, spec = children(), batch(task(id="a"), task(id="b"), budget=Budget(max_tokens=200))
     capped = night()
     capped.tell = lambda *_: None
     capped.spending = Spending(spec, LOCK, planner(spec, batch_id="b1"), Ledger(tmp_path, "b1"))
     runs = {name: FlowRun(id=uuid4(), flow_id=uuid4(), state=Running(), labels={_TOKENS: 110}) for name in "ab"}
-    server = Server(runs["a"])
+    asks = FlowRun(id=uuid4(), flow_id=uuid4(), state=Paused())
+    server = Server(*runs.values(), asks)
     async with AsyncExitStack() as slots:
-        waiting = [asyncio.ensure_future(mine._ended(child(run, slots, name))) for name, run in runs.items()]
+        every = {**runs, "c": asks}
+        waiting = [asyncio.ensure_future(mine._ended(child(run, slots, name))) for name, run in every.items()]
         await asyncio.sleep(0)  # they begin to wait
-        server.runs = list(runs.values())
         server.runs[1].labels.clear()
         for _ in range(3):
             await mine._look(cast(PrefectClient, server), capped)

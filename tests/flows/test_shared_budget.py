@@ -72,7 +72,8 @@ def attempt(tmp_path: Path, **flow_run: Any) -> Iterator[Night]:
     evening = Evening(tmp_path, "/srv/app", samples.BOX, lockfile.DEFAULT_LOCK)
     with evening.night(samples.task()) as night:
         night.ledger = Ledger(tmp_path / "state", "b1", "shout")
-        with FlowRunContext.model_construct(flow_run=run, parameters={}):
+        given: dict[str, Any] = {"flow_run": run, "parameters": {}}
+        with FlowRunContext.model_construct(**given):
             yield night
 
 
@@ -112,11 +113,13 @@ async def test_a_server_that_never_answers_holds_no_run_up(tmp_path: Path, monke
 
 
 async def test_without_a_budget_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_budget, "get_client", lambda: pytest.fail("it was"))
+    api = Api(well)
+    monkeypatch.setattr(shared_budget, "get_client", api.client)
     with attempt(tmp_path, tags=[]) as night:
         async with shared(night):
             night.spending.tells(used(110))
             await asyncio.sleep(0.1)
+    assert api.told == []
     assert not tags_for(Budget())
     assert tags_for(Budget(providers={"zai": BudgetCaps(max_usd=1)})) == {BUDGETED}
 
