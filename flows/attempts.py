@@ -21,6 +21,7 @@ from flows.desk import DESK, night_of
 from flows.handing import handed_over
 from flows.outage import Patience, is_away
 from flows.refusals import refusal
+from flows.shared_budget import shared
 from flows.wishes import heeded
 from overnight.decisions import Start
 from overnight.failures import Evidence, Failure, FailureError, FailureKind, OvernightError, fail
@@ -75,7 +76,7 @@ async def carry_out(
         with TagsContext(current_tags=set()):
             tags = {*flow_run.tags, *tags_of(spec.routes), f"{BATCH_ID}{ledger.batch_id}"}
             await mark_flow_run(tags, flow_name or f"batch {spec.name}")
-            async with heeded(night):
+            async with heeded(night), shared(night):
                 runs = await handed_over(
                     night, await _every_task(night, carry, probed=probed or ending, elsewhere=elsewhere)
                 )

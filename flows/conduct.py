@@ -33,6 +33,7 @@ from overnight.resume import resumption
 from overnight.route import Route
 from overnight.schedule import Schedule
 from overnight.spec import TaskSpec
+from overnight.stack import below_of
 from tasks.announce import breaker_opened, run_finished
 from tasks.calls import in_thread
 from tasks.skip import skip
@@ -66,7 +67,6 @@ class Conductor:
         self._file = BreakerFile(night.ledger.directory if night.ledger.is_part else night.ledger.state)
         self._noted: Mapping[str, Breaker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._spend: dict[str, Route] = {}
         self._runs: dict[str, list[RunReport]] = {}
         self._fault: BaseException | None = None
         self._look_at = 0.0
@@ -107,8 +107,7 @@ class Conductor:
         for decision in self.schedule.decide(self._clock.now()):
             match decision:
                 case Start():
-                    each = asyncio.create_task(self._start(decision))
-                    self._running[decision.task_id], self._spend[decision.task_id] = each, decision.route
+                    self._running[decision.task_id] = each = asyncio.create_task(self._start(decision))
                     each.add_done_callback(partial(self._stopped, decision.task_id))
                 case Over():
                     await self._over(decision)
@@ -130,8 +129,6 @@ class Conductor:
         for provider in {route.provider for route in self.night.batch.routes}:
             if (spent := self.night.spending.refusal(provider)) is not None:
                 self.schedule.spent(provider, spent)
-                if self._elsewhere:
-                    self._end_dear(provider)
         if self.night.batch.peak == "avoid":
             self._avoid_peaks()
         if news := self._file.news():
@@ -152,13 +149,6 @@ class Conductor:
     def _pause(self) -> float:
         wake = self.schedule.wake(self._clock.now())
         return _LOOK_S if wake is None else min(_LOOK_S, max(0.0, self._clock.until(wake)))
-
-    def _end_dear(self, provider: str) -> None:
-        """A cap of the batch is reached: end what other workers run there, who cannot know it."""
-        for task_id, route in self._spend.items():
-            if route.provider == provider and not self.night.ends.of(task_id):
-                ask_end(self.night.ledger.directory, task_id, "the budget of the batch")
-                self.night.tell(task_id, "budget", "ending it and collecting what it committed")
 
     def _wrap_up(self, deadline: float) -> None:
         """End what still runs; the same way as a person would, and named as what it is."""
@@ -248,8 +238,7 @@ class Conductor:
     def _prepared(self, task: TaskSpec) -> TaskSpec:
         """The task as this attempt is asked to do it: stacked on another's commits, told what the check said."""
         if task.stacked:
-            below = self._runs[task.after[0]][-1]
-            task = task.model_copy(update={"base": f"refs/overnight/{below.run_id}/head"})
+            task = task.model_copy(update={"below": below_of(task, self.night.batch.tasks, self._runs)})
         last = self._runs[task.id][-1] if self._runs[task.id] else None
         if task.feed_back and last is not None and last.failure is not None and last.verify is not None:
             told = _FEED_BACK.format(command=last.verify.command, tail=last.verify.tail.strip()[-_TAIL:])
@@ -289,7 +278,6 @@ class Conductor:
 
     def _stopped(self, task_id: str, each: asyncio.Task[None]) -> None:
         del self._running[task_id]
-        self._spend.pop(task_id, None)
         self._woken.set()
         if not each.cancelled():
             self._fault = self._fault or each.exception()
@@ -298,8 +286,7 @@ class Conductor:
         return next(task for task in self.night.batch.tasks if task.id == task_id)
 
     def rests(self, task_id: str) -> None:
-        """A run waits for a person: it needs no slot and spends nothing."""
-        self._spend.pop(task_id, None)
+        """A run waits for a person: it needs no slot."""
         self.schedule.rests(task_id)
 
     def against(self, task: TaskSpec) -> Failure | None:

@@ -157,10 +157,6 @@ def check_here(ledger: Ledger, environ: Mapping[str, str]) -> None:
 
 def _check_spread(batch: BatchSpec) -> None:
     """Workers on other machines must mean the same host, and know it by its key; each has its own repositories."""
-    for task in batch.tasks if batch.spread else ():
-        if task.stacked:
-            mend = "Leave spread out: what another worker collected is in its own repository"
-            raise BadInput(batch.source, f"{task.field}.stacked", "is on, and so is spread", mend)
     for name, host in batch.hosts.items() if batch.spread else ():
         if host.kind == "local":
             mend = "Give it by address and user: for another worker, local is another machine"

@@ -15,6 +15,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from blocks.ssh_host import SSHHost
+from blocks.stacked_on import StackedOn
 from blocks.task_form import TaskForm
 from flows.attempts import begun_before, carry_out, end_state, in_slots
 from flows.cancel import finish
@@ -65,13 +66,13 @@ async def single(
     attempt: Annotated[int, Field(ge=1)] = 1,
     told: str = "",
     resumed: Resumed | None = None,
+    below: StackedOn | None = None,
     ceilings: Ceilings | None = None,
     host_name: str = "",
     state: str = "",
     lock: str = "",
 ) -> State[Any]:
-    """Run one coding task to commits and a report. Cancel ends the run and still collects its commits; after a crash
-    start it with resume.
+    """Run one coding task to commits and a report. Cancel still collects commits; after a crash start it with resume.
 
     Args:
         repo: A git repository: a path on the worker's machine, e.g. /srv/git/app.git, or a URL the host can clone.
@@ -95,32 +96,26 @@ async def single(
         attempt: Set by a batch that spreads its tasks: the number of this attempt, which is the only one made here.
         told: Set by a batch that spreads its tasks: what this attempt is told of the one before.
         resumed: Set by a batch that spreads its tasks: the session this attempt is to go on with, or why not.
+        below: Set by a batch that spreads its tasks: the run whose commits this attempt starts from, and where it lies.
         ceilings: Set by a batch that spreads its tasks: what its file has the provider asked at the most.
         host_name: Set by a batch that spreads its tasks. Empty takes the block's name.
         state: State directory on the worker. Empty means $XDG_STATE_HOME/overnight.
         lock: Provider lock on the worker. Empty means $OVERNIGHT_LOCK, else the one of this project.
     """
-    form, of_batch = TaskForm.among({**locals(), "id": name}), {"author": author, "ceilings": ceilings}
-    of_attempt = {"first": attempt, "told": told, "resumed": resumed}
-    return await _carry_out(form, host_name or host.saved_as, of_batch, resume, part_of, of_attempt, state, lock)
+    given = {**locals(), "id": name}
+    return await _carry_out(TaskForm.among(given), given)
 
 
-async def _carry_out(
-    form: TaskForm,
-    host: str,
-    of_batch: dict[str, Any],
-    resume: str,
-    part_of: str,
-    of_attempt: dict[str, Any],
-    state: str,
-    lock: str,
-) -> State[Any]:
+async def _carry_out(form: TaskForm, given: dict[str, Any]) -> State[Any]:
+    """The task, with whatever else the form of `single` holds."""
+    part_of, below, state, lock = given["part_of"], given["below"], given["state"], given["lock"]
+    host, machines = given["host_name"] or form.host.saved_as, {below.host: below.machine} if below else {}
     try:
         directory = state_directory(Path(state) if state else None, os.environ)
         lock_path = lockfile.place(Path(lock) if lock else None, os.environ)
         task = form.entry(layers.whole(lock_path), "tasks[0]", host)
-        again = resume or ("" if part_of else begun_before(directory))  # a part is found by its name
-        ledger = _ledger(directory, task, {host: form.host}, of_batch, lock_path, again, part_of, of_attempt)
+        again = given["resume"] or ("" if part_of else begun_before(directory))  # a part is found by its name
+        ledger = _ledger(directory, task, {**machines, host: form.host}, given, lock_path, again)
         ledger.reopen()
         with ledger.held():
             async with rooms() as room:
@@ -138,28 +133,28 @@ def _ledger(
     directory: Path,
     task: dict[str, Any],
     hosts: dict[str, SSHHost],
-    of_batch: dict[str, Any],
+    given: dict[str, Any],
     lock_path: Path,
     resume: str,
-    part_of: str,
-    of_attempt: dict[str, Any],
 ) -> Ledger:
     """The record of this task: the one to resume, or a new one."""
     if resume:
         return Ledger(directory, resume)
-    part = part_name(task["id"], of_attempt["first"]) if part_of else ""
+    part_of, attempt, ceilings = given["part_of"], given["attempt"], given["ceilings"]
+    part = part_name(task["id"], attempt) if part_of else ""
     if part_of:
         _check_id(part_of)
         known = Ledger(directory, part_of, part)
         if (known.directory / "batch.json").exists():
             return known
     described = {name: host.described() for name, host in hosts.items()}
-    asked = {task["route"]["provider"]: of_batch["ceilings"]} if of_batch["ceilings"] else {}
-    whole = {"author": of_batch["author"], "providers": asked, "hosts": described, "tasks": [task]}
+    asked = {task["route"]["provider"]: ceilings} if ceilings else {}
+    whole = {"author": given["author"], "providers": asked, "hosts": described, "tasks": [task]}
     raw = {"name": task["id"], **whole}
     batch = batchfile.complete(raw, PARAMETERS, Path.home(), {})
     check_forges(batch)
     if part_of:
+        of_attempt = {"first": attempt, **{field: given[field] for field in ("told", "resumed", "below")}}
         batch = batch.model_copy(update={"tasks": tuple(t.model_copy(update=of_attempt) for t in batch.tasks)})
     return record(checked(batch, lock_path, os.environ, part_of or None), directory, part)
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -30,22 +29,20 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 from prefect.utilities.urls import url_for
 from prefect.variables import Variable
-from pydantic import BaseModel
 
 from flows.attempts import carry_out
 from flows.conduct import Conductor
+from flows.part_given import parameters
 from flows.part_report import THROUGH, late_report, part_run_name, report_of
 from flows.patience import patiently
 from flows.private_server import OutOfReach
+from flows.shared_budget import settle, tags_for
 from overnight.decisions import Start
-from overnight.delivery import merges_into
 from overnight.failures import BadInput, Evidence, FailureKind, fail
-from overnight.form import choice_of
-from overnight.git import Repo
 from overnight.ledger import Ledger
 from overnight.night import Night, now
 from overnight.report import BatchReport, RunReport
-from overnight.spec import HostSpec, TaskSpec, is_url
+from overnight.spec import TaskSpec
 from tasks.calls import in_thread
 from tasks.marks import tags_of
 
@@ -107,11 +104,12 @@ class _Child:
     `slots` are given back when it pauses: a person may take a week, and others can run meanwhile.
     """
 
-    task_id: str
+    run_id: str
+    task: TaskSpec
     run: FlowRun
     slots: AsyncExitStack
-    ended: asyncio.Future[FlowRun | None]
     spoke: Callable[[], None]
+    ended: asyncio.Future[FlowRun | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     asked_to_end: bool = False
     through: bool = False
 
@@ -152,7 +150,8 @@ class Children:
                 return []
             while True:
                 child = child or await self._launch(night, task, attempt, launch)
-                ended = await self._ended(task.id, child, slots, partial(conductor.spoke, task.id))
+                part = _Child(_run_id(night, task, attempt), task, child, slots, partial(conductor.spoke, task.id))
+                ended = await self._ended(part)
                 report = await patiently(partial(report_of, child.id))
                 if report is None and ended and ended.start_time and night.wish(task.id) == "cancel":
                     report = await late_report(child.id)
@@ -167,27 +166,23 @@ class Children:
                 launch, child = launch + 1, None
 
     async def _launch(self, night: Night, task: TaskSpec, attempt: int, launch: int) -> FlowRun:
-        parameters = {**await in_thread(_parameters, night, task, attempt), **self._same_for_all}
-        run_id = f"{night.ledger.batch_id}.{task.id}.{attempt}"
-        await in_thread(night.ledger.save, run_id, "handed", {"route": task.route.model_dump()})
+        given = {**await in_thread(parameters, night, task, attempt), **self._same_for_all}
+        await in_thread(night.ledger.save, _run_id(night, task, attempt), "handed", {"route": task.route.model_dump()})
         launched: Any = partial(  # typed as if it were awaited
             run_deployment,
             UNIT,
-            parameters=parameters,
+            parameters=given,
             flow_run_name=part_run_name(night.batch.name, task.id, attempt),
-            tags=sorted(tags_of([task.route])),
-            idempotency_key=_key(night, task, attempt, launch),
+            tags=sorted(tags_of([task.route]) | tags_for(night.batch.budget)),
+            idempotency_key=f"{_run_id(night, task, attempt)}.{launch}",
             timeout=0,
         )
         child: FlowRun = await patiently(launched)
         night.tell(task.id, "dispatch", f"flow run {url_for(child)}")
         return child
 
-    async def _ended(
-        self, task_id: str, child: FlowRun, slots: AsyncExitStack, spoke: Callable[[], None]
-    ) -> FlowRun | None:
-        waiting = _Child(task_id, child, slots, asyncio.get_running_loop().create_future(), spoke)
-        self._waiting[child.id] = waiting
+    async def _ended(self, waiting: _Child) -> FlowRun | None:
+        self._waiting[waiting.run.id] = waiting
         try:
             either: set[asyncio.Future[Any]] = {waiting.ended} | ({self._watcher} if self._watcher else set())
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -195,7 +190,7 @@ class Children:
                 self._watcher.result()
             return await waiting.ended
         finally:
-            del self._waiting[child.id]
+            del self._waiting[waiting.run.id]
 
     async def _watch(self, night: Night) -> None:
         said_at = now()
@@ -219,7 +214,7 @@ class Children:
                 child.ended.set_result(None)
 
     async def _look(self, client: PrefectClient, night: Night) -> None:
-        """See how all are; end those that are to be cancelled or never got past their worker's door."""
+        """See how all are, what they used; end those that are to be cancelled or never got past their worker's door."""
         ids = [run_id for run_id, child in self._waiting.items() if not child.ended.done()]
         seen: dict[UUID, FlowRun] = {}
         for start in range(0, len(ids), _PAGE):
@@ -239,9 +234,10 @@ class Children:
             state = child.run.state
             if state is None:
                 continue
+            await settle(client, night, child.task, child.run_id, child.run)
             if state.is_final():
                 child.ended.set_result(child.run)
-            elif night.wish(child.task_id) == "cancel" and not child.asked_to_end:
+            elif night.wish(child.task.id) == "cancel" and not child.asked_to_end:
                 child.asked_to_end = True
                 await client.set_flow_run_state(run_id, Cancelling(message="its end was asked for"))
             elif state.is_pending() and (now() - state.timestamp).total_seconds() > _PENDING_S:
@@ -251,13 +247,13 @@ class Children:
                 await child.slots.aclose()
 
 
-def _key(night: Night, task: TaskSpec, attempt: int, launch: int) -> str:
-    return f"{night.ledger.batch_id}.{task.id}.{attempt}.{launch}"
+def _run_id(night: Night, task: TaskSpec, attempt: int) -> str:
+    return f"{night.ledger.batch_id}.{task.id}.{attempt}"
 
 
 async def _last_launch(night: Night, task: TaskSpec, attempt: int) -> tuple[int, FlowRun | None]:
     """The newest flow run of this attempt and its number; 1 and None when there is none yet."""
-    keys = [_key(night, task, attempt, launch) for launch in range(1, LAUNCHES + 1)]
+    keys = [f"{_run_id(night, task, attempt)}.{launch}" for launch in range(1, LAUNCHES + 1)]
     wanted = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys))
     async with get_client() as client:
         found = {run.idempotency_key: run for run in await client.read_flow_runs(flow_run_filter=wanted)}
@@ -265,49 +261,11 @@ async def _last_launch(night: Night, task: TaskSpec, attempt: int) -> tuple[int,
     return (known[-1], found[keys[known[-1] - 1]]) if known else (1, None)
 
 
-def _parameters(night: Night, task: TaskSpec, attempt: int) -> dict[str, Any]:
-    """An attempt as the form of `single` takes it. A local repository's base is pinned: every launch starts there."""
-    base = task.base if is_url(task.repo) else Repo(Path(task.repo), night.search_path).resolve(task.base)
-    return {
-        "repo": task.repo,
-        "instruction": task.instruction,
-        "host": _block(night.batch.hosts[task.route.host]),
-        "route": choice_of(task.route),
-        "base": base,
-        "verify": task.verify or "",
-        "approve": task.approve,
-        "verify_on": task.verify_on,
-        "verify_twice": task.verify_twice,
-        "guards": task.guards.model_dump(),
-        "deliver": task.deliver.model_copy(update={"base": merges_into(task)}).model_dump(),
-        "limits": night.spending.share(task).model_copy(update={"attempts": 1}).model_dump(),
-        "ask_for_commit": task.ask_for_commit,
-        "resume_session": task.resume_session,
-        "name": task.id,
-        "author": night.batch.author,
-        "ceilings": _dumped(night.batch.providers.get(task.route.provider)),
-        "part_of": night.ledger.batch_id,
-        "attempt": attempt,
-        "told": task.told,
-        "resumed": _dumped(task.resumed),
-        "host_name": task.route.host,
-    }
-
-
-def _dumped(given: BaseModel | None) -> dict[str, Any] | None:
-    return given.model_dump(mode="json") if given is not None else None
-
-
-def _block(host: HostSpec) -> dict[str, Any]:
-    """A host as an SSHHost block holds it; `prepare` has refused those that cannot be one."""
-    return host.model_dump(mode="json", exclude={"kind", "block", "known_hosts"})
-
-
 def _take(night: Night, task: TaskSpec, report: BatchReport) -> list[RunReport]:
     """Make a task's attempts ours: from here on they are decided here, too."""
     taken = []
     for run in report.runs:
-        ours = run.run_id == f"{night.ledger.batch_id}.{task.id}.{run.attempt}"
+        ours = run.run_id == _run_id(night, task, run.attempt)
         if ours:
             run = _known_here(night, run)
         if ours and not run.left_running:
@@ -322,7 +280,8 @@ def _known_here(night: Night, run: RunReport) -> RunReport:
     """An attempt's report with what only the batch knows: the routes passed over, who asked for its end, its budget."""
     night.spending.note(run)
     failure, spent = night.ends.named(run.task_id, run.failure), night.spending.full(run.provider)
-    if failure is not None and failure.kind is FailureKind.BUDGET_LIMIT and spent is not None:
+    told = run.monitor is not None and run.monitor.rule == "budget"
+    if failure is not None and failure.kind is FailureKind.BUDGET_LIMIT and spent is not None and not told:
         failure = failure.also(Evidence(source="event", seen=str(spent)))
     return run.model_copy(update={"failure": failure, "passed_over": night.passed_over.get(run.run_id, ())})
 

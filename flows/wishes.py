@@ -1,4 +1,4 @@
-"""How a running flow hears that it should end: Prefect's cancel button, and the signal of its worker."""
+"""How a running flow hears that it should end: Prefect's cancel button, the signal of its worker, a budget used up."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from prefect.runtime import flow_run
 
 from flows.desk import DESK, Desk
 from flows.private_server import OutOfReach
+from flows.shared_budget import heed_cap
 from overnight.night import Night
 from overnight.station import Interrupt
 
@@ -52,18 +53,19 @@ async def _watch(night: Night, asked: asyncio.Event) -> None:
     while night.wish() is None:
         with suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), _LOOK_S)
-        wish = await _wish()
+        wish = await _wish(night)
         if wish is not None:
             night.stop(wish)
         elif asked.is_set():
             night.stop("detach")
 
 
-async def _wish() -> Interrupt | None:
+async def _wish(night: Night) -> Interrupt | None:
     """`cancel` when somebody cancelled this flow run. None also when Prefect cannot be asked."""
     try:
         async with get_client() as client:
             seen = await client.read_flow_run(flow_run.id)
     except (OutOfReach, ObjectNotFound, ValueError):  # ValueError: a proxy's page, no JSON
         return None
+    heed_cap(night, seen)
     return "cancel" if seen.state is not None and (seen.state.is_cancelling() or seen.state.is_cancelled()) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 VARIABLE = "OVERNIGHT_REHEARSAL_CLOCK"
 """`SPEED@SINCE`, SINCE in seconds since 1970. Set by rehearsals for the batch they start, by nobody else."""
@@ -33,3 +34,8 @@ class Clock:
     def until(self, moment: float) -> float:
         """Seconds that one really has to wait."""
         return (moment - self.now()) / self.speed
+
+
+def now() -> datetime:
+    """This moment, by the machine's own clock."""
+    return datetime.now(UTC)

@@ -19,6 +19,7 @@ from overnight.printable import fenced, one_line
 from overnight.push import Refused, address, push, shown
 from overnight.report import RunReport, last_attempts
 from overnight.spec import TaskSpec, is_url
+from overnight.stack import why_kept
 
 
 def awaiting(runs: Sequence[RunReport]) -> list[RunReport]:
@@ -87,14 +88,20 @@ def _check_below(night: Night, run: RunReport) -> None:
     Raises:
         Refused: they are.
     """
+    told = _task(night, run).below  # of one that another worker may have collected
+    if told is not None and told.kept:
+        raise _stands_on(told.kept)
     every = [other for task in night.batch.tasks for other in night.ledger.attempts(task.id)]
     by_commit = {commit.sha: other for other in every for commit in other.commits}
     below = by_commit.get(run.base_sha or "")
     while below is not None:
-        if held(below.guards) == "refuse" or below.approved is False:
-            why = "a guard refused" if held(below.guards) == "refuse" else "wait for a person's word"
-            raise Refused(f"it stands on commits of {below.task_id}, which {why}", f"look at {below.task_id} first")
+        if why := why_kept(below):
+            raise _stands_on(f"commits of {below.task_id}, which {why}")
         below = by_commit.get(below.base_sha or "")
+
+
+def _stands_on(what: str) -> Refused:
+    return Refused(f"it stands on {what}", "look at that task first")
 
 
 def unsent(night: Night, run: RunReport, why: str) -> RunReport:

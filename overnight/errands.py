@@ -77,6 +77,22 @@ new=$({ git for-each-ref --format='%(objectname)' refs/heads refs/stash; echo "$
 echo pack
 printf '%s\\n' $new ${5:+"^$5"} | git pack-objects --revs --thin --stdout -q --delta-base-offset
 """
+# for somebody who was not there when it was collected: one commit, with what it stands on
+BRING = """
+set -e
+work=$1 own=$2 tip=$3
+shift 3
+[ -d "$work/.git/objects" ] || { echo "there is no repository in $work any more" >&2; exit 1; }
+trap 'rm -rf "$own"' EXIT
+rm -rf "$own"
+git init -q --bare --template= "$own"
+printf '%s\\n' "$work/.git/objects" > "$own/objects/info/alternates"
+[ ! -e "$work/.git/shallow" ] || cp "$work/.git/shallow" "$own/shallow"
+export GIT_DIR="$own"
+git cat-file -e "$tip^{commit}" || { echo "commit $tip is not in $work any more" >&2; exit 1; }
+echo pack
+{ echo "$tip"; for base; do echo "^$base"; done; } | git pack-objects --revs --thin --stdout -q --delta-base-offset
+"""
 NAMES = """
 git --git-dir="$1" diff-tree -r --no-renames --name-only -z "$2" "$3"
 """

@@ -10,10 +10,10 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from overnight.clock import now
 from overnight.collected import Collected
 from overnight.ends import Ends
 from overnight.failures import BadInput, Evidence, Failure, FailureError, FailureKind, Family, HostError, Retry, fail
@@ -33,6 +33,7 @@ from overnight.route import Route
 from overnight.scrutiny import judge
 from overnight.spec import BatchSpec, TaskSpec
 from overnight.spending import Spending
+from overnight.stack import stand
 from overnight.stages import Stages, Watched, diagnose, never_started, run_report, starvation, state_after
 from overnight.station import Interrupt, Station, link_words
 from overnight.verify import verify
@@ -186,6 +187,7 @@ class Night:
         executable, version = station.locate(self.harnesses[route.harness])
         plan = plan.located(executable)
         repo, own = home_of(plan, self.ledger.state, self.search_path)
+        stand(plan, repo, station, self.batch.hosts, partial(self.tell, plan.task_id, "dispatch"))
         run_dir = station.run_dir(plan.run_id)
         plan = station.workspaces.carry(plan, run_dir, station.spec.min_free_bytes)
         work, base = station.workspaces.prepare(plan, repo if own else None, run_dir, station.spec.min_free_bytes)
@@ -344,7 +346,3 @@ class Night:
         """Let go of every host. Whoever still follows a run in another thread leaves it."""
         for station in self.stations.values():
             station.close()
-
-
-def now() -> datetime:
-    return datetime.now(UTC)

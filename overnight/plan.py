@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from overnight.below import Below
 from overnight.caps import Caps, check_budget, check_limits, check_providers
 from overnight.env import EnvPatch
 from overnight.failures import BadInput
@@ -36,7 +37,8 @@ class RunPlan:
     None when it cannot be told how long to wait. `speaks` is the API at `base_url`,
     in which the direct probe asks. With `approve` the commits come
     home without a branch, which a person has to allow first. `resume` is the
-    other way to start it, None when nothing was there to go on with.
+    other way to start it, None when nothing was there to go on with. `below` is
+    what a stacked task starts from; `base` is its tip then.
     """
 
     run_id: str
@@ -65,6 +67,7 @@ class RunPlan:
     guards: Guards = _USUAL
     deliver: Deliver = _HERE
     resume: Resume | None = None
+    below: Below | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -246,7 +249,7 @@ class Planner:
             env=env,
             home_files=tuple(harness.home_files(told).items()),
             repo=task.repo,
-            base=task.base,
+            base=task.below.tip if task.below else task.base,
             base_sha=base_sha,
             branch=f"overnight/{self.batch_id}/{task.id}",
             limits=limits,
@@ -262,6 +265,7 @@ class Planner:
             guards=task.guards,
             deliver=task.deliver,
             resume=resume,
+            below=task.below,
         )
 
     def _launcher(self, route: Route, field: str) -> Launcher:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from overnight.below import Below
 from overnight.ceilings import Ceilings
 from overnight.choice import Number, Positive, RouteChoice, Whole, drawn, listed
 from overnight.failures import BadInput
@@ -277,6 +278,7 @@ class TaskSpec(_Entry):
     field: str = Field(description="Where it stands in the batch file, for messages")
     told: str = Field("", description="Of one attempt: what it is told of the one before")
     resumed: Resumed | None = Field(None, description="Of one attempt: what it is to go on with, or why not")
+    below: Below | None = Field(None, description="Of one attempt of a stacked task: what it starts from")
 
     def on(self, route: Route) -> TaskSpec:
         """The same task with this route as its current one."""

@@ -29,7 +29,10 @@ _RAISE = "start the rest anew with a larger {cap}: what was spent is spent"
 
 
 class Spending:
-    """Thread-safe. What earlier starts of the batch spent is read from its ledger, and counts."""
+    """Thread-safe. What earlier starts of the batch spent is read from its ledger, and counts.
+
+    `tells` is called, in the thread that follows a run, with all that it used so far, when that has grown.
+    """
 
     def __init__(self, batch: BatchSpec, lock: ProviderLock, planner: Planner, ledger: Ledger) -> None:
         self._budget = batch.budget
@@ -41,6 +44,8 @@ class Spending:
         self._full: dict[str, Reached | None] = {}
         self._since = datetime.now(UTC)
         self._further: dict[str, tuple[str, int]] = {}
+        self._told: Reached | None = None
+        self.tells: Callable[[Reading], None] = lambda _: None
         for run in ledger.decided():
             self.note(run)
 
@@ -49,8 +54,18 @@ class Spending:
         if run.run_id:
             self._take(Reading(run.run_id, run.provider, run.tokens, run.usd))
 
+    def hear(self, reading: Reading) -> None:
+        """Count what an attempt that another worker follows has used so far, all of it; again changes nothing."""
+        self._take(reading)
+
+    def told_full(self, found: Reached) -> None:
+        """The batch that this attempt is part of, and which alone counts all, says that a cap of it is used up."""
+        self._told = found
+
     def full(self, provider: str) -> Reached | None:
         """The cap of the batch, or of this provider in it, that is used up."""
+        if self._told is not None:
+            return self._told
         with self._gate:
             if provider not in self._full:
                 own, every = self._budget.providers.get(provider), list(self._readings.values())
@@ -72,7 +87,7 @@ class Spending:
     def share(self, task: TaskSpec) -> Limits:
         """The limits of an attempt that another worker follows: no more than the batch has left now.
 
-        What runs at once may each use that up. A cap that nobody could hold on this route is left out.
+        It holds while nobody can be told of the others. A cap that nobody could hold on this route is left out.
         """
         caps, provider, shares = self._planner.caps(task.route), task.route.provider, task.limits.model_dump()
         with self._gate:
@@ -107,7 +122,9 @@ class Spending:
             nonlocal seen
             if watch.meter.answers > seen:
                 seen = watch.meter.answers
-                self._take(self._reading(watch, began))
+                reading = self._reading(watch, began)
+                self._take(reading)
+                self.tells(reading)
                 self._count(watch, began)
             if watch.last_result() is not None:
                 return None

@@ -189,7 +189,7 @@ class Workspaces:
         base, borrowed = handle.base_sha, f"{handle.run_dir}/collect.git"
         message = f"Uncommitted work of {plan.run_id}"
         haves = repo.having([base])
-        with closing(self._said(errands.READ, handle.work_dir, borrowed, base, message, *haves)) as said:
+        with closing(self.said(errands.READ, handle.work_dir, borrowed, base, message, *haves)) as said:
             tips, missed = _read(next(said).decode("utf-8", "replace"))
             pack = next(said, None)
             if pack is not None:
@@ -217,7 +217,7 @@ class Workspaces:
         named = {"branch": plan.branch} if branched else {"others": {**refs, **heads}}
         return found.model_copy(update={**counted, **named, "guards": guards})
 
-    def _said(self, script: str, *args: str) -> Generator[bytes, None, None]:
+    def said(self, script: str, *args: str) -> Generator[bytes, None, None]:
         """What a script says: the lines it begins with, then the bytes of the pack it may end with. One call for both:
         each costs the host an interpreter.
         """

@@ -19,6 +19,7 @@ GROUPS = (
     (
         "failures",
         "session",
+        "below",
         "env",
         "usage",
         "sample",
@@ -115,6 +116,7 @@ GROUPS = (
         "verify",
         "stages",
         "spending",
+        "stack",
         "monitor",
         "night",
         "reporting",

@@ -59,7 +59,7 @@ def test_what_guards_and_delivery_are_given_reach_the_task(tmp_path: Path) -> No
 
 def test_a_task_of_a_batch_can_be_given_what_a_single_one_can() -> None:
     """But for what is the batch's own, or whoever carries it out's."""
-    of_the_batch = {"author", "ceilings", "resume", "part_of", "attempt", "told", "resumed"}
+    of_the_batch = {"author", "ceilings", "resume", "part_of", "attempt", "told", "resumed", "below"}
     of_the_worker = {"host_name", "state", "lock"}
     alone = {"id" if p.name == "name" else p.name: p for p in inspect.signature(single.fn).parameters.values()}
     assert set(TaskForm.model_fields) == set(alone) - of_the_batch - of_the_worker

@@ -112,16 +112,19 @@ def test_tasks_whose_flows_died_are_found_again_and_nothing_runs_twice(up: Serve
     check_whole(up, "torn")
 
 
-def test_a_batch_whose_flow_died_is_resumed_and_finds_its_flow_runs(up: Served) -> None:
-    begun = up.start("batch/batch", files=[str(batch_file(up, "shot", tasks(SLOW, 3)))])
-    until(lambda: has_committed(up, "shot", 3), 120)
-    for process in flow_processes("batch shot", up):
+def shot(up: Served, name: str, begun: UUID) -> UUID:
+    """The flow run that goes on with a batch whose own is killed now."""
+    for process in flow_processes(f"batch {name}", up):
         if process.environ()["PREFECT__FLOW_RUN_ID"] == str(begun):
             process.kill()
     assert words(up.ended(begun)).startswith("Crashed: ")
-    batch_id = next(up.state.glob("batches/shot-*")).name
-    again = up.ended(up.start("batch/batch", resume=batch_id), 400)
-    assert words(again) == "Completed: 3 succeeded"
+    return up.start("batch/batch", resume=next(up.state.glob(f"batches/{name}-*")).name)
+
+
+def test_a_batch_whose_flow_died_is_resumed_and_finds_its_flow_runs(up: Served) -> None:
+    begun = up.start("batch/batch", files=[str(batch_file(up, "shot", tasks(SLOW, 3)))])
+    until(lambda: has_committed(up, "shot", 3), 120)
+    assert words(up.ended(shot(up, "shot", begun), 400)) == "Completed: 3 succeeded"
     check_whole(up, "shot")
 
 
@@ -231,13 +234,53 @@ def test_a_budget_holds_for_what_workers_run_and_for_what_has_not_begun(up: Serv
     assert "budget.max_tokens 1 is reached" in evidence(up, "dear", 0)
 
 
-def test_what_still_runs_when_the_budget_is_used_up_is_ended_and_its_commits_come_home(up: Served) -> None:
-    two = [{"id": "quick", "instruction": QUICK}, {"id": "long", "instruction": LONG}]
-    path = batch_file(up, "used", two, budget={"max_tokens": 2 * ANSWER})
-    up.ended(up.start("batch/batch", files=[str(path)]), 300)
-    assert ended(up, "used")[1] == ("long.1", "rehearsal", "cancelled", "cancelled")
-    assert "the budget of the batch asked for its end" in evidence(up, "used", 1)
-    assert up.git("log", "--format=%s", f"main..overnight/{report(up, 'used')['batch_id']}/long") == "Add greeting"
+def test_a_budget_that_runs_use_up_together_ends_them_at_their_provider_also_after_a_resume(up: Served) -> None:
+    other = {"id": "other", "instruction": QUICK, "route": {"provider": "spare"}}
+    budget = {"providers": {"rehearsal": {"max_tokens": 2 * ANSWER}}}
+    path = batch_file(up, "used", [*tasks(LONG, 2), other], budget=budget)
+    begun = up.start("batch/batch", files=[str(path)])
+    until(lambda: has_committed(up, "used", 3), 120)
+    up.ended(shot(up, "used", begun), 200)
+    assert ended(up, "used") == [
+        ("t0.1", "rehearsal", "failed", "budget-limit"),
+        ("t1.1", "rehearsal", "failed", "budget-limit"),
+        ("other.1", "spare", "succeeded", None),
+    ]
+    for number in range(2):
+        assert f"budget.providers.rehearsal.max_tokens {2 * ANSWER} is reached: {2 * ANSWER} tokens of 2 attempts" in (
+            evidence(up, "used", number)
+        )
+        branch = f"overnight/{report(up, 'used')['batch_id']}/t{number}"
+        assert up.git("log", "--format=%s", f"main..{branch}") == "Add greeting"
+
+
+def test_a_stacked_task_starts_from_what_this_repository_never_had(up: Served) -> None:
+    """Git forgets here what was collected, as if another machine had, while the checks of the tasks below wait."""
+    gate, commits = up.directory / "gate", "git add -A && git commit -qm"
+    below = {"verify": f"until [ -e {gate} ]; do sleep 0.2; done"}
+    whole: list[dict[str, Any]] = [
+        {"id": "kept", "instruction": script(f'{{"sh": "echo 1 > one && {commits} one"}}'), **below},
+        {"id": "lost", "instruction": script(f'{{"sh": "echo 2 > two && {commits} two"}}'), **below},
+    ]
+    above = {"instruction": script(f'{{"sh": "cat one > three && {commits} three"}}'), "stacked": True}
+    whole += [{"id": f"on-{task['id']}", "after": [task["id"]], **above} for task in whole]
+    begun = up.start("batch/batch", files=[str(batch_file(up, "stack", whole))])
+    until(lambda: len(list(up.runs.glob("stack-*.verify/started.json"))) == 2, 120)
+    batch_id = next(up.state.glob("batches/stack-*")).name
+    for ref in up.git("for-each-ref", "--format=%(refname)").splitlines():
+        if batch_id in ref:
+            up.git("update-ref", "-d", ref)
+    up.git("gc", "-q", "--prune=now")
+    (up.runs / f"{batch_id}.lost.1").rename(up.runs / f"{batch_id}.lost.away")
+    gate.touch()
+    up.ended(begun, 300)
+    assert [end for *_, end in ended(up, "stack")] == [None, None, None, "workspace"]
+    run, failed = report(up, "stack")["runs"][2:]
+    assert subjects(run) == ["three"]
+    assert up.git("log", "--format=%s", f"main..{run['branch']}").splitlines() == ["three", "one"]
+    assert "there is no repository in" in evidence(up, "stack", 3)
+    assert f"refs/overnight/{batch_id}.lost.1/head" in failed["failure"]["remedy"]
+    assert not (up.runs / f"{batch_id}.on-lost.1").exists(), "no agent was started"
 
 
 def test_a_failure_counts_once_on_the_breakers_of_the_state_directory(up: Served) -> None:

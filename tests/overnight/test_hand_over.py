@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from overnight.below import Below
 from overnight.collected import Commit
 from overnight.delivery import hand_over, is_due, merges_into, public
 from overnight.failures import BadInput
@@ -150,6 +151,17 @@ def test_what_is_kept_does_not_leave_below_another_task(
         assert len(git(remote, "for-each-ref", "refs/heads/overnight").splitlines()) == sent
     assert done.handed is not None
     assert ("it stands on commits of t" in (done.handed.problem or "")) == (not sent)
+
+
+def test_nor_what_another_worker_collected(tmp_path: Path) -> None:
+    with a_night(tmp_path, how="push") as (night, run, remote):
+        below = Below(run_id="b1.u.1", tip="a" * 40, host="box", kept="commits of u, which a guard refused")
+        tasks = (night.batch.tasks[0].model_copy(update={"below": below}),)
+        night.batch = night.batch.model_copy(update={"tasks": tasks})
+        done = hand_over(night, run, None, ENV)
+        assert git(remote, "for-each-ref", "refs/heads/overnight") == ""
+    assert done.handed is not None
+    assert done.handed.problem == "it stands on commits of u, which a guard refused"
 
 
 @pytest.fixture(params=["github", "gitlab"])
