@@ -33,9 +33,10 @@ $(DEV_STAMP): $(RUN_STAMP) requirements-dev.lock
 demo: $(RUN_STAMP) ## replay the incident: real agent, emulated provider, no account
 	@$(BIN)/overnight rehearse
 
+# three at a time on two cores: half of its time it waits for leases, grace and beats
 test: check ## everything: real sshd, Prefect server, browser pages, agent CLIs
 	@tests/provide
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile || $(BIN)/python -m tests.again
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile || $(BIN)/python -m tests.again
 
 test-fast: $(DEV_STAMP) ## all but Prefect's server, sshd and agent CLIs
 	@$(BIN)/python -m pytest -q -n 2 -m "not full"
